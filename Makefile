@@ -1,0 +1,50 @@
+# Everything here sets up what it needs by itself, in .venv, and does so only once for each change of pyproject.toml.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+FUZZ_EXAMPLES ?= 20000
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check fuzz bench clean
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.runtime ## Set up and run the server, on this machine only, with what config.toml says
+	$(BIN)/qiyu serve
+
+test: $(VENV)/.development ## Set up and run the tests
+	$(BIN)/pytest
+
+check: $(VENV)/.development ## Format, lint, types and the floor plan
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.development ## Run the property tests long (FUZZ_EXAMPLES=20000 examples each)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m property --hypothesis-profile=fuzz
+
+bench: $(VENV)/.runtime ## Measure heartbeats and room fan-out on this machine
+	$(BIN)/python bench/load.py heartbeat --connections 50
+	$(BIN)/python bench/load.py heartbeat --connections 500
+	$(BIN)/python bench/load.py room --connections 500 --senders 4 --in-flight 4
+
+clean: ## Remove what was set up and built; data/ stays
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qiyu needs Python 3.11 or newer; this is " \
+		+ sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime

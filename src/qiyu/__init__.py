@@ -1,0 +1,1 @@
+"""A live-streaming instant-messaging server: chat rooms and direct messages over TCP and WebSocket."""
