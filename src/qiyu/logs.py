@@ -1,0 +1,169 @@
+"""Logging: structlog for what qiyu says, and the same chain for libraries that use the standard `logging`.
+
+No secret is to be logged in the first place. Two steps stand behind that rule: a value under a name such as
+`token` is masked, and, as the very last step, so is whatever in the finished line looks like a login token,
+be it in an exception's text or deep inside some object's repr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+Format: TypeAlias = Literal["auto", "human", "json"]
+
+MASK: Final = "********"
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_SECRET_NAME: Final = re.compile(r"token|secret|passw|authorization|cookie|qytk", re.IGNORECASE)
+_MAX_DEPTH: Final = 6  # of containers looked into; what lies deeper is left out
+
+_SIGNATURE: Final = re.compile(r"\.[A-Za-z0-9_-]{43}")
+# A login token as services/tokens.py makes it: `<base64>.<43 of base64>%<appId>`, the % perhaps escaped in a URL.
+# Of a run of base64 and dots, all is masked up to its last signature: what touches a token cannot be told from it.
+# A run is tried from its start only, so that a long one costs no more than a look. A colour or an escape
+# such as \n may touch it, and must stay whole.
+_TOKEN: Final = re.compile(
+    r"(\x1b\[[0-9;]*m|\\u[0-9a-f]{4}|\\[a-z]|(?<![A-Za-z0-9_.-]))"
+    r"[A-Za-z0-9_.-]{16,}\.[A-Za-z0-9_-]{43,}+(?:%(?:25)?[0-9]+)?"
+)
+
+
+def configure_logging(level: Level, format: Format, stream: TextIO | None = None) -> None:  # noqa: A002
+    """Send everything that is logged to `stream` (stderr), from `level` on. May be called again.
+
+    `auto` is human on a terminal and json, one object a line, elsewhere.
+    """
+    if stream is None:
+        stream = sys.stderr
+    terminal = stream.isatty()
+    human = format == "human" or (format == "auto" and terminal)
+    enrich: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    # As plain text: the other formatters of tracebacks show local variables, and so what must not be shown.
+    finish: list[Processor] = [structlog.processors.format_exc_info, mask_secrets]
+    if human:
+        console = structlog.dev.ConsoleRenderer(
+            colors=terminal and "NO_COLOR" not in os.environ,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        finish += [_escape_controls, _Finished(console)]
+    else:
+        finish += [_Finished(structlog.processors.JSONRenderer())]
+
+    structlog.configure(
+        processors=[*enrich, *finish],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=_LoggerFactory(stream),
+        # A cached logger would go on with the chain and the stream of the first call.
+        cache_logger_on_first_use=False,
+    )
+    _remove_handler()
+    handler = _Handler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=enrich,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
+        )
+    )
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+
+
+def reset_logging() -> None:
+    """Undo `configure_logging`, as far as others may notice: for tests."""
+    _remove_handler()
+    logging.getLogger().setLevel(logging.WARNING)
+    structlog.reset_defaults()
+
+
+def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask each value whose name says that it is a secret, in nested mappings and lists too."""
+    return {name: _masked(name, value, _MAX_DEPTH) for name, value in event.items()}
+
+
+def mask_tokens(line: str) -> str:
+    """Mask whatever in the line looks like a login token."""
+    if _SIGNATURE.search(line) is None:  # most lines, so found out the quick way
+        return line
+    return _TOKEN.sub(rf"\1{MASK}", line)
+
+
+def _masked(name: object, value: object, depth: int) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value  # token_seconds = 300 is no secret
+    if isinstance(name, str) and _SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, dict | list | tuple) and not depth:
+        return "…"
+    if isinstance(value, dict):
+        return {str(key): _masked(key, item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(None, item, depth - 1) for item in value]
+    return value
+
+
+class _NamedLogger(structlog.WriteLogger):
+    """Writes finished lines; remembers the `__name__` it was made for."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        super().__init__(stream)
+        self.name = name
+
+
+class _LoggerFactory:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, name: str = "qiyu", *_: object) -> _NamedLogger:
+        return _NamedLogger(self._stream, name)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """A class of our own, so that the next call finds this handler and leaves those of others alone."""
+
+
+def _remove_handler() -> None:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, _Handler):
+            root.removeHandler(handler)
+
+
+class _Finished:
+    """The last step of the chain: the line as it will be written, with login tokens masked."""
+
+    def __init__(self, renderer: Processor) -> None:
+        self._renderer = renderer
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        return mask_tokens(str(self._renderer(logger, method, event)))
+
+
+def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep each value on its line and harmless to the terminal: a nickname may hold anything."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            kept = "\n" if name in {"exception", "stack"} else ""
+            event[name] = "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in value)
+    return event

@@ -1,0 +1,37 @@
+"""What the server counts: plain integers, added to where the thing happens.
+
+Every message that is dropped, and every peer that is turned away, is counted here under what happened to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Totals since the start."""
+
+    connections_accepted: int = 0
+    connections_refused: int = 0
+    """Over the limit of connections: closed before a byte was read."""
+    connections_crashed: int = 0
+    """Closed because of a bug in the server (logged with a traceback)."""
+    logins: int = 0
+    logins_refused: int = 0
+    logins_timed_out: int = 0
+    sessions_replaced: int = 0
+    sessions_idle: int = 0
+    sessions_slow: int = 0
+    protocol_violations: int = 0
+    packets_received: int = 0
+    packets_refused: int = 0
+    messages_accepted: int = 0
+    """BIZ packets taken for delivery."""
+    deliveries: int = 0
+    """Copies of messages put into an outbox."""
+    deliveries_dropped: int = 0
+    """Room messages and events not put into the outbox of a slow receiver (outbox_soft_bytes)."""
+    deliveries_acknowledged: int = 0
+    in_flight_evicted: int = 0
+    """Deliveries no longer waited for because a session's window was full."""
