@@ -1,0 +1,1 @@
+"""Who is connected here, and how a packet reaches them."""

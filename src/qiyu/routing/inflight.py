@@ -1,0 +1,23 @@
+"""Sent, and not yet acknowledged: one dictionary entry for each message a session owes an ACK for.
+
+What was dropped for a slow receiver never enters. A session's window is bounded; when it is full the oldest room
+message is forgotten first (the room's history has it), a direct one only when there is no other (its inbox has it). The
+session is not closed for it: a client that does not acknowledge harms nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from qiyu.routing.outgoing import Outgoing
+
+InFlight: TypeAlias = dict[str, Outgoing]
+"""msgId to message, oldest first."""
+
+
+def evict_oldest(in_flight: InFlight) -> None:
+    """Make room for one more message."""
+    oldest = next((msg_id for msg_id, sent in in_flight.items() if not sent.is_direct), None)
+    if oldest is None:
+        oldest = next(iter(in_flight))
+    del in_flight[oldest]

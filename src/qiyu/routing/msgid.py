@@ -1,0 +1,46 @@
+"""Message ids: decimal, unique in the whole installation, growing with time.
+
+An id is a 63-bit number: 41 bits of milliseconds since 2015, 10 bits of instance number, 12 bits of sequence. It has 19
+decimal digits from 2022 until the milliseconds run out in 2084, so ids compare alike as numbers and as strings.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+EPOCH_MS: Final = 1_420_070_400_000  # 2015-01-01T00:00:00Z
+INSTANCE_BITS: Final = 10
+SEQUENCE_BITS: Final = 12
+MAX_INSTANCE: Final = 2**INSTANCE_BITS - 1
+
+
+class MsgIds:
+    """Makes the ids of one instance; `instance` (0 to 1023) must differ between instances that run at once."""
+
+    __slots__ = ("_instance", "_last")
+
+    def __init__(self, instance: int) -> None:
+        if not 0 <= instance <= MAX_INSTANCE:
+            raise ValueError(f"instance number {instance}: expected 0 to {MAX_INSTANCE}")
+        self._instance = instance << SEQUENCE_BITS
+        self._last = 0
+
+    def next(self, unix_ms: int) -> str:
+        """An id above all earlier ones, even where the clock stood still or went back.
+
+        More than 4,096 in a millisecond run ahead of the clock and let it catch up.
+        """
+        number = (unix_ms - EPOCH_MS) << (INSTANCE_BITS + SEQUENCE_BITS) | self._instance
+        if number <= self._last:
+            number = self._last + 1
+            if number & (2**SEQUENCE_BITS - 1) == 0:  # the sequence overflowed into the instance number
+                milliseconds = (self._last >> (INSTANCE_BITS + SEQUENCE_BITS)) + 1
+                number = milliseconds << (INSTANCE_BITS + SEQUENCE_BITS) | self._instance
+        self._last = number
+        return str(number)
+
+    def start_above(self, msg_id: str) -> None:
+        """Let all further ids be above `msg_id`: after a restart, the largest one stored."""
+        milliseconds = (int(msg_id) >> (INSTANCE_BITS + SEQUENCE_BITS)) + 1
+        floor = milliseconds << (INSTANCE_BITS + SEQUENCE_BITS) | self._instance
+        self._last = max(self._last, floor - 1)

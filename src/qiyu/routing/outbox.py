@@ -1,0 +1,157 @@
+"""The bytes owed to one peer, bounded.
+
+Whoever has something to say pushes; the driver takes what has gathered, once a turn, and sends it with one system call.
+The first push puts the outbox on the driver's list (`wake`); further ones just add to it, so an idle server sends at
+once and a busy one sends many packets together, with no delay ever added to get there.
+
+Two bounds, in bytes: above the soft one, the router leaves out what can be made up for (`is_slow`); above the hard one
+the outbox takes nothing more and shows `overflowed`, and its session ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+UNBOUNDED: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """Bytes; 0 means no limit."""
+
+    soft_bytes: int
+    hard_bytes: int
+
+    @property
+    def soft(self) -> int:
+        """The soft bound as a number to compare with."""
+        return self.soft_bytes or UNBOUNDED
+
+    @property
+    def hard(self) -> int:
+        """The hard bound as a number to compare with."""
+        return self.hard_bytes or UNBOUNDED
+
+
+class Outbox:
+    """A queue of bytes between the core and one peer's socket; no list until there is something in it."""
+
+    __slots__ = (
+        "_hard",
+        "_is_cut",
+        "_parts",
+        "_wake",
+        "finished",
+        "gap",
+        "is_awake",
+        "overflowed",
+        "owner",
+        "size",
+    )
+
+    def __init__(self, wake: Callable[[Outbox], None], hard: int, owner: Any = None) -> None:
+        self._wake = wake
+        self._hard = hard
+        self._parts: list[bytes] | None = None
+        self._is_cut = False  # the first part is the rest of a packet of which the peer has the beginning
+        self.size = 0
+        """Bytes waiting."""
+        self.is_awake = False
+        """The driver knows of it: it is on the driver's list, or waits for the socket to become writable."""
+        self.finished = False
+        """Nothing more will be pushed; once it is empty the connection closes."""
+        self.overflowed = False
+        """The hard bound was passed."""
+        self.gap = False
+        """The last room message for this peer was dropped, and the peer has been told."""
+        self.owner = owner
+        """Whatever the driver needs to find the socket again; nobody else looks at it."""
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "overflowed" if self.overflowed else "open"
+        return f"<Outbox {self.size} bytes, {state}>"
+
+    def push(self, data: bytes) -> None:
+        """Owe the peer `data`, a whole packet. Dropped if the outbox is finished or overflowed."""
+        if self.finished or self.overflowed:
+            return
+        if self._parts is None:
+            self._parts = [data]
+        else:
+            self._parts.append(data)
+        self._grow(len(data))
+
+    def push_spliced(self, head: bytes, digits: bytes, tail: bytes, size: int) -> None:
+        """`push(head + digits + tail)`, `size` bytes in all, without making the copy: it is made once, by `take`."""
+        if self.finished or self.overflowed:
+            return
+        if self._parts is None:
+            self._parts = [head, digits, tail]
+        else:
+            self._parts.extend((head, digits, tail))
+        # _grow, written out: this runs once for every receiver of every message
+        self.size += size
+        if self.size > self._hard:
+            self.overflowed = True
+            self._wake(self)
+        elif not self.is_awake:
+            self.is_awake = True
+            self._wake(self)
+
+    def finish(self) -> None:
+        """Let what is owed be sent, and then the connection be closed."""
+        if not self.finished:
+            self.finished = True
+            self.is_awake = True
+            self._wake(self)
+
+    def discard(self) -> None:
+        """Forget what is owed, but for the rest of what the peer has the beginning of; a last word always fits."""
+        keep = self._parts[:1] if self._parts is not None and self._is_cut else None
+        self._parts = keep
+        self.size = len(keep[0]) if keep else 0
+        self.overflowed = False
+        self._hard = UNBOUNDED
+
+    def take(self, at_most: int) -> bytes:
+        """Remove and return the oldest bytes: all of them, or as many whole parts as fit, but at least one part."""
+        parts = self._parts
+        if parts is None:
+            return b""
+        self._is_cut = False
+        if self.size <= at_most:
+            self._parts = None
+            self.size = 0
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        total = count = 0
+        for part in parts:
+            if total + len(part) > at_most and count:
+                break
+            total += len(part)
+            count += 1
+        chunk = b"".join(parts[:count])
+        del parts[:count]
+        self.size -= total
+        if not parts:
+            self._parts = None
+        return chunk
+
+    def put_back(self, rest: bytes) -> None:
+        """Return what the socket did not take of the last `take`."""
+        if self._parts is None:
+            self._parts = [rest]
+        else:
+            self._parts.insert(0, rest)
+        self.size += len(rest)
+        self._is_cut = True
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        if self.size > self._hard:
+            self.overflowed = True
+            self._wake(self)
+        elif not self.is_awake:
+            self.is_awake = True
+            self._wake(self)

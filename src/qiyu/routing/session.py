@@ -1,0 +1,125 @@
+"""One connection as the core knows it (who it is, which room it is in, what it is owed), and the rooms."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qiyu.errors import EndReason, ErrorCode, Refused
+from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
+from qiyu.protocol.packet import APP_ID, MsgCode
+from qiyu.protocol.wire import Wire
+from qiyu.routing.inflight import InFlight
+from qiyu.routing.outbox import Outbox
+
+WIDTH_BITS: Final = 5  # an id has at most 16 digits
+
+
+class Room:
+    """The members of one room on this instance."""
+
+    __slots__ = ("app_id", "id", "members")
+
+    def __init__(self, app_id: int, room_id: int) -> None:
+        self.app_id = app_id
+        self.id = room_id
+        self.members: set[Session] = set()
+
+    def __repr__(self) -> str:
+        return f"<Room {self.app_id}/{self.id} members={len(self.members)}>"
+
+
+class Session:
+    """From the accepted connection to its end. Not logged in while `user_id` is 0."""
+
+    __slots__ = (
+        "app_id",
+        "avatar",
+        "digits",
+        "ended",
+        "id",
+        "in_flight",
+        "last_seen",
+        "nickname",
+        "outbox",
+        "room",
+        "splice",
+        "user_id",
+        "wire",
+    )
+
+    def __init__(self, session_id: int, wire: Wire, outbox: Outbox, now: float) -> None:
+        self.id = session_id
+        """Counted from 1 by this process: for logs."""
+        self.wire = wire
+        self.outbox = outbox
+        self.app_id = APP_ID
+        self.user_id = 0
+        self.nickname = ""
+        self.avatar = ""
+        self.digits = b""
+        """The user id as it is spliced into packets."""
+        self.splice = 0
+        """The kind of wire and the width of `digits`: sessions with the same one share `Outgoing.spliced`."""
+        self.room: Room | None = None
+        self.in_flight: InFlight | None = None
+        """None until something is; emptied ones are dropped again by the sweep."""
+        self.last_seen = now
+        """When the last complete packet or ping came, in monotonic seconds."""
+        self.ended = False
+        """Said good-bye: its packets are no longer handled, and its connection closes once its outbox is empty."""
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "active" if self.user_id else "not logged in"
+        room = f" room={self.room.id}" if self.room else ""
+        return f"<Session {self.id} {self.wire.name} user={self.app_id}/{self.user_id}{room} {state} {self.outbox!r}>"
+
+    def identify(self, app_id: int, user_id: int, nickname: str, avatar: str) -> None:
+        """It is logged in from here on."""
+        self.app_id = app_id
+        self.user_id = user_id
+        self.nickname = nickname
+        self.avatar = avatar
+        self.digits = b"%d" % user_id
+        self.splice = self.wire.kind << WIDTH_BITS | len(self.digits)
+
+    def answer(self, code: MsgCode, data: str = "true") -> None:
+        """Send one packet that is for this session alone."""
+        self._send(code, answer(self.user_id, app_id=self.app_id, data=data))
+
+    def send_error(self, error: Refused) -> None:
+        """Tell the peer that one of its packets was refused, and why."""
+        data = encode_json(ErrorData(code=error.code, reason=error.reason)).decode()
+        body = answer(self.user_id, app_id=self.app_id, data=data)
+        if error.client_msg_id:
+            body = body[:-1] + b',"clientMsgId":%b}' % encode_json(error.client_msg_id)
+        self._send(MsgCode.ERROR, body)
+
+    def tell_gap(self) -> None:
+        """Tell a slow peer, once for each gap and at its very place, that room messages are missing from here on."""
+        if not self.outbox.gap:
+            self.outbox.gap = True
+            self.send_error(Refused(ErrorCode.DROPPED, "room messages after this one were dropped: read faster"))
+
+    def end(self, reason: EndReason, *, retry_after_ms: int = 0) -> None:
+        """Say LOGOUT with `reason`, once, and close. Whoever calls this also takes it out of the hub."""
+        if self.ended:
+            return
+        if reason is EndReason.SLOW:
+            self.outbox.discard()
+        data = LogoutData(reason=reason.text, reconnect=reason.reconnect, retry_after_ms=retry_after_ms)
+        self.answer(MsgCode.LOGOUT, encode_json(data).decode())
+        self.close(reason.ws_close, reason.text)
+
+    def close(self, ws_close: int, reason: str) -> None:
+        """Say good-bye in the wire's own terms, and close once the peer has read what it is owed."""
+        if self.ended:
+            return
+        self.ended = True
+        farewell = self.wire.close(ws_close, reason)
+        if farewell:
+            self.outbox.push(farewell)
+        self.outbox.finish()
+
+    def _send(self, code: MsgCode, body: bytes) -> None:
+        if self.wire.is_open:
+            self.outbox.push(self.wire.encode(code, body))
