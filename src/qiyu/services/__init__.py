@@ -1,0 +1,1 @@
+"""What qiyu does: the rules, apart from packets above and tables below."""

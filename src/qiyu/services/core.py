@@ -1,0 +1,24 @@
+"""All services of one instance, by name: what a handler is given to work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qiyu.metrics import Metrics
+from qiyu.routing.hub import Hub
+from qiyu.services.chat import Chat
+from qiyu.services.connections import Connections
+from qiyu.services.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One instance, without its sockets. Nothing in it waits, and nothing in it looks at a clock."""
+
+    hub: Hub
+    connections: Connections
+    chat: Chat
+    tokens: Tokens
+    metrics: Metrics
+    allowed_origins: frozenset[str]
+    """Web origins whose pages may open a WebSocket; `*` for any, empty for pages of this machine only."""
