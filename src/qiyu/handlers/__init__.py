@@ -1,0 +1,1 @@
+"""One packet code, one small file."""

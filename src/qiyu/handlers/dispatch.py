@@ -1,0 +1,107 @@
+"""Between the drivers and the core: bytes of a session to the handler of each packet, and every fault to its answer.
+
+This is all that a driver calls, and nothing in it waits. A test drives it just as a socket would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClose
+from qiyu.handlers.registry import BEFORE_LOGIN, LOGGED_IN
+from qiyu.model import Instant
+from qiyu.protocol.bodies import client_msg_id_of
+from qiyu.protocol.packet import Buffer, Packet
+from qiyu.protocol.wire import Wire
+from qiyu.routing.outbox import Outbox
+from qiyu.routing.session import Session
+from qiyu.services.core import Core
+
+
+class Dispatcher:
+    """One instance, as its drivers see it."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    def opened(self, wire: Wire, outbox: Outbox, now: Instant) -> Session:
+        """A connection was accepted."""
+        self.core.metrics.connections_accepted += 1
+        return self.core.connections.open(wire, outbox, now)
+
+    def received(self, session: Session, data: Buffer, now: Instant) -> None:
+        """Bytes came; after the session's end they are thrown away."""
+        if session.ended:
+            return
+        wire = session.wire
+        packets = wire.receive_data(data)
+        if packets:
+            session.last_seen = now.monotonic
+            self.core.metrics.packets_received += len(packets)
+            self._handle(session, packets, now)
+        if wire.has_output:
+            session.last_seen = now.monotonic  # it answers a ping: a sign of life as good as a packet
+            session.outbox.push(wire.data_to_send())
+        if wire.error is not None:
+            self._violated(session, wire.error)
+        elif wire.peer_closed:
+            self.core.connections.dismiss(session, WsClose.NORMAL, "")
+
+    def eof(self, session: Session) -> None:
+        """The peer will send no more. It may still read what it is owed."""
+        if session.ended:
+            return
+        session.wire.receive_eof()
+        if session.wire.error is not None:
+            self.core.metrics.protocol_violations += 1
+        self.core.connections.dismiss(session, WsClose.NORMAL, "")
+
+    def overflowed(self, session: Session) -> None:
+        """The session's outbox passed its hard bound."""
+        self.core.connections.overflowed(session)
+
+    def crashed(self, session: Session) -> None:
+        """A bug: this session ends, with no more said than that."""
+        self.core.metrics.connections_crashed += 1
+        self.core.connections.dismiss(session, WsClose.INTERNAL_ERROR, "internal error")
+
+    def closed(self, session: Session) -> None:
+        """The connection is gone."""
+        self.core.connections.closed(session)
+
+    def sweep(self, now: Instant) -> None:
+        """About once a second: what is due by the clock."""
+        self.core.connections.sweep(now)
+
+    def drain(self, retry_after_ms: Callable[[], int]) -> None:
+        """This instance stops: every session is told when to come back."""
+        self.core.connections.end_all(EndReason.DRAIN, retry_after_ms)
+
+    def _handle(self, session: Session, packets: list[Packet], now: Instant) -> None:
+        core = self.core
+        for packet in packets:
+            handler = (LOGGED_IN if session.user_id else BEFORE_LOGIN).get(packet.code)
+            try:
+                if handler is None:
+                    _refuse_code(session, packet.code)
+                else:
+                    handler(core, session, packet.body, now)
+            except Refused as refusal:
+                core.metrics.packets_refused += 1
+                refusal.client_msg_id = client_msg_id_of(packet.body)
+                session.send_error(refusal)
+            except ProtocolViolation as violation:
+                self._violated(session, violation)
+            if session.ended:
+                return
+
+    def _violated(self, session: Session, violation: ProtocolViolation) -> None:
+        self.core.metrics.protocol_violations += 1
+        self.core.connections.refuse(session, violation)
+
+
+def _refuse_code(session: Session, code: int) -> None:
+    if not session.user_id:
+        raise ProtocolViolation(f"code {code}: expected 1001 (LOGIN) first", code=ErrorCode.NOT_LOGGED_IN)
+    expected = ", ".join(f"{known:d} ({known.name})" for known in sorted(LOGGED_IN))  # type: ignore[attr-defined]
+    raise Refused(ErrorCode.MALFORMED, f"code {code}: expected one of {expected}")

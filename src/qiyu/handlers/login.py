@@ -1,0 +1,34 @@
+"""1001 LOGIN over TCP: appId, userId and token say who this is; `data` may name a room to enter at once."""
+
+from __future__ import annotations
+
+from qiyu.errors import BadToken, ErrorCode, ProtocolViolation, Refused
+from qiyu.handlers.room import enter_at_login
+from qiyu.model import Instant
+from qiyu.protocol.bodies import checked_id, decode_login
+from qiyu.protocol.packet import Buffer, MsgCode
+from qiyu.routing.session import Session
+from qiyu.services.core import Core
+
+
+def login(core: Core, session: Session, body: Buffer, now: Instant) -> None:
+    """Log in and answer, or refuse the connection."""
+    try:
+        packet = decode_login(body)
+        user_id = checked_id("userId", packet.user_id)
+        app_id = checked_id("appId", packet.app_id)
+        identity = core.tokens.verify(packet.token or "", user_id=user_id, app_id=app_id, now_ms=now.unix_ms)
+    except BadToken as exc:
+        core.metrics.logins_refused += 1
+        raise ProtocolViolation(f"login: {exc}", code=ErrorCode.NOT_LOGGED_IN) from None
+    except Refused as exc:
+        core.metrics.logins_refused += 1
+        raise ProtocolViolation(f"login: {exc.reason}") from None
+    core.connections.log_in(session, identity)
+    session.answer(MsgCode.LOGIN)
+    if packet.data:
+        enter_at_login(core, session, packet.data)
+
+
+def login_again(_core: Core, _session: Session, _body: Buffer, _now: Instant) -> None:
+    """A second LOGIN on a session is ignored."""

@@ -1,0 +1,86 @@
+"""1000 WS_HANDSHAKE: the WebSocket upgrade, whose path is a login (docs/protocol.md, WebSocket address)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from qiyu.errors import BadToken, ErrorCode, ProtocolViolation, Refused, WsClose
+from qiyu.handlers.room import enter_at_login
+from qiyu.model import Instant
+from qiyu.protocol.bodies import RoomData, encode_json
+from qiyu.protocol.handshake import LoginTarget, UpgradeRequest, parse_target
+from qiyu.protocol.packet import Buffer, MsgCode
+from qiyu.protocol.websocket import WebSocketWire
+from qiyu.routing.session import Session
+from qiyu.services.core import Core
+from qiyu.services.tokens import Identity
+
+BAD_REQUEST: Final = 400
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+
+_OF_THIS_MACHINE = re.compile(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+
+
+class Rejected(Exception):
+    """The upgrade is refused with an HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def ws_handshake(core: Core, session: Session, _body: Buffer, now: Instant) -> None:
+    """Upgrade and log in, or refuse with an HTTP status."""
+    wire = session.wire
+    if not isinstance(wire, WebSocketWire) or wire.upgrade is None:
+        raise ProtocolViolation("code 1000: expected 1001 (LOGIN)", code=ErrorCode.NOT_LOGGED_IN)
+    try:
+        _check_origin(wire.upgrade, core.allowed_origins)
+        target = _read_target(wire.upgrade)
+        identity = _identify(core, target, now)
+    except Rejected as rejected:
+        core.metrics.logins_refused += 1
+        session.outbox.push(wire.reject(rejected.status, rejected.reason))
+        core.connections.dismiss(session, WsClose.POLICY_VIOLATION, rejected.reason)
+        return
+    session.outbox.push(wire.accept())
+    core.connections.log_in(session, identity)
+    session.answer(MsgCode.LOGIN)
+    if target.param:
+        _enter(core, session, target.param)
+
+
+def _check_origin(upgrade: UpgradeRequest, allowed: frozenset[str]) -> None:
+    origin = upgrade.origin
+    # Only browsers send it, and only they carry somebody's page to somebody's server.
+    if origin is None or "*" in allowed or origin in allowed:
+        return
+    if allowed or not _OF_THIS_MACHINE.fullmatch(origin):
+        raise Rejected(FORBIDDEN, "Origin is not among [ws] allowed_origins")
+
+
+def _read_target(upgrade: UpgradeRequest) -> LoginTarget:
+    try:
+        target = parse_target(upgrade.target)
+    except ProtocolViolation as exc:
+        raise Rejected(BAD_REQUEST, exc.reason) from None
+    if target.code != MsgCode.LOGIN:
+        raise Rejected(BAD_REQUEST, f"code {target.code}: expected {MsgCode.LOGIN:d}")
+    return target
+
+
+def _identify(core: Core, target: LoginTarget, now: Instant) -> Identity:
+    try:
+        return core.tokens.verify(target.token, user_id=target.user_id, app_id=None, now_ms=now.unix_ms)
+    except BadToken as exc:
+        raise Rejected(UNAUTHORIZED, str(exc)) from None
+
+
+def _enter(core: Core, session: Session, param: str) -> None:
+    if param.isascii() and param.isdecimal():
+        enter_at_login(core, session, encode_json(RoomData(room_id=int(param[:20]))).decode())
+    else:
+        session.send_error(Refused(ErrorCode.MALFORMED, "room in the path: expected a whole number"))
