@@ -1,0 +1,1 @@
+"""What waits: sockets and the clock. The only code that knows them."""

@@ -1,0 +1,116 @@
+"""Accepts connections, for as long as it may, and hands them to the poller.
+
+Accepting never ends for a reason that passes: a peer that hung up while it waited, or a process out of file
+descriptors, which waits a moment (as trio.serve_listeners does) while connections queue in the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from qiyu.drivers.poller import Poller
+from qiyu.errors import StartupError
+from qiyu.metrics import Metrics
+from qiyu.protocol.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
+ACCEPTS: Final = 128  # in a row, before other tasks get their turn
+OUT_OF_RESOURCES_SECONDS: Final = 0.1
+
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def bind(key: str, host: str, port: int) -> list[socket.socket]:
+    """Listen on every address that `host` has; port 0 is any free one, the same for all of them.
+
+    Raises `StartupError`, naming `key` (the section of the settings), when that cannot be done.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            first_port = sockets[0].getsockname()[1] if len(sockets) > 1 else port
+            sock.bind((address[0], first_port, *address[2:]))
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+    except OSError as exc:
+        for sock in sockets:
+            sock.close()
+        raise StartupError(f"{key}: cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
+    return sockets
+
+
+def address_of(sock: socket.socket) -> str:
+    """`host:port`, with an IPv6 host in brackets."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Listener:
+    """One listening socket. `connections` is how many the poller may have in all, 0 for any number."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        make_wire: Callable[[], Wire],
+        poller: Poller,
+        connections: int,
+        metrics: Metrics,
+    ) -> None:
+        self._sock = sock
+        self._make_wire = make_wire
+        self._poller = poller
+        self._connections = connections
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Accept until cancelled; then stop listening."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                if not self._accept_waiting():
+                    await trio.sleep(OUT_OF_RESOURCES_SECONDS)
+        finally:
+            self._sock.close()
+
+    def _accept_waiting(self) -> bool:
+        """Accept who waits; False if the machine has no room for more just now."""
+        for _ in range(ACCEPTS):
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                return True
+            except OSError as exc:
+                if exc.errno in _OUT_OF_RESOURCES:
+                    log.warning("cannot accept connections for now", reason=exc.strerror, open=len(self._poller))
+                    return False
+                continue  # accept(2): errors of the connection that was waiting, to be treated like EAGAIN
+            self._admit(sock)
+        return True
+
+    def _admit(self, sock: socket.socket) -> None:
+        if self._connections and len(self._poller) >= self._connections:
+            self._metrics.connections_refused += 1
+            sock.close()
+            return
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
+        except OSError:  # macOS: the peer is gone already
+            sock.close()
+            return
+        self._poller.add(sock, self._make_wire())

@@ -1,0 +1,269 @@
+"""One task drives every client socket.
+
+A turn: ask which sockets are ready; read each once into the one shared buffer and hand the bytes down; then send each
+outbox that has gathered something, with one system call however many packets it holds; then close what is to be closed.
+
+Rules that keep it right:
+
+- A socket is closed only at the end of a turn, so that a file descriptor seen twice in a turn is the same connection.
+- What the kernel does not take waits in the outbox until the socket is writable; nothing here waits for one peer.
+- Good-bye: what is owed is sent, then our side is shut, then the peer's last bytes are read and thrown away until it
+  closes too (closing with unread bytes would reset the connection, and the peer might never read our last packet).
+  All of it within a second, whatever the peer does.
+- An error in handling one connection's bytes is logged with its session and closes that connection, no other.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from qiyu.drivers.alarm import Alarm
+from qiyu.drivers.event_source import WRITE, EventSource
+from qiyu.handlers.dispatch import Dispatcher
+from qiyu.model import Instant
+from qiyu.protocol.wire import Wire
+from qiyu.routing.outbox import Outbox, OutboxLimits
+from qiyu.routing.session import Session
+
+log = structlog.get_logger(__name__)
+
+READ_BYTES: Final = 256 * 1024
+SEND_BYTES: Final = 256 * 1024  # at most, in one call
+LINGER_SECONDS: Final = 1.0
+BUSY_SECONDS: Final = 0.005  # how long turns may follow each other before other tasks get theirs
+
+
+class Connection:
+    """A socket and its session."""
+
+    __slots__ = ("closing", "deadline", "fd", "outbox", "session", "sock", "waits_to_write")
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, session: Session) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.outbox = outbox
+        self.session = session
+        self.waits_to_write = False
+        self.deadline = 0.0  # when it closes whatever happens; 0 until its session has ended
+        self.closing = False  # closes at the end of this turn
+
+    def __repr__(self) -> str:
+        return f"<Connection fd={self.fd} {self.session!r}>"
+
+
+class Poller:
+    """Drives the sockets it is given."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        source: EventSource,
+        clock: Callable[[], Instant],
+        limits: OutboxLimits,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._source = source
+        self._clock = clock
+        self._outbox_hard = limits.hard
+        self._connections: dict[int, Connection] = {}
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._dirty: list[Outbox] = []
+        self._closing: list[Connection] = []
+        self._ending: deque[Connection] = deque()  # sessions have ended; by deadline
+        self._alarm = Alarm()
+        self._asleep = False
+        self._emptied: trio.Event | None = None
+        source.register(self._alarm.fileno())
+
+    def __len__(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    def __repr__(self) -> str:
+        return f"<Poller connections={len(self)} dirty={len(self._dirty)}>"
+
+    def add(self, sock: socket.socket, wire: Wire) -> Session:
+        """Drive a connected, non-blocking socket from now on, and close it in the end."""
+        outbox = Outbox(self._wake, self._outbox_hard)
+        session = self._dispatcher.opened(wire, outbox, self._clock())
+        connection = outbox.owner = Connection(sock, outbox, session)
+        self._connections[connection.fd] = connection
+        self._source.register(connection.fd)
+        return session
+
+    async def run(self) -> None:
+        """Drive until cancelled; then close every socket."""
+        try:
+            while True:
+                await self._sleep()
+                self._work()
+        finally:
+            self._close_all()
+
+    async def drained(self) -> None:
+        """Return once no connection is left."""
+        while self._connections:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def expire(self, now: Instant) -> None:
+        """Close what has had its second to say good-bye."""
+        ending = self._ending
+        while ending and ending[0].deadline <= now.monotonic:
+            self._close_later(ending.popleft())
+        self._close_now()
+
+    def _wake(self, outbox: Outbox) -> None:
+        self._dirty.append(outbox)
+        if self._asleep:
+            self._asleep = False
+            self._alarm.ring()
+
+    async def _sleep(self) -> None:
+        if self._dirty:
+            await trio.lowlevel.checkpoint()
+            return
+        self._asleep = True
+        try:
+            await trio.lowlevel.wait_readable(self._source.fileno())
+        finally:
+            self._asleep = False
+
+    def _work(self) -> None:
+        until = 0.0
+        while True:
+            events = self._source.poll()
+            if not events and not self._dirty:
+                return
+            now = self._clock()
+            if not until:
+                until = now.monotonic + BUSY_SECONDS
+            self._turn(events, now)
+            if now.monotonic >= until:
+                return
+
+    def _turn(self, events: list[tuple[int, int]], now: Instant) -> None:
+        connections = self._connections
+        for fd, event in events:
+            connection = connections.get(fd)
+            if connection is None:
+                self._alarm.clear()  # nothing else is watched
+                continue
+            if event & WRITE:
+                self._flush(connection, now)
+            if event != WRITE:
+                self._read(connection, now)
+        if self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for outbox in dirty:
+                self._flush(outbox.owner, now)
+        if self._closing:
+            self._close_now()
+
+    def _read(self, connection: Connection, now: Instant) -> None:
+        if connection.closing:
+            return
+        try:
+            size = connection.sock.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError:  # reset, timed out, unreachable: the peer is gone
+            self._close_later(connection)
+            return
+        try:
+            if size:
+                self._dispatcher.received(connection.session, self._buffer[:size], now)
+                return
+            self._dispatcher.eof(connection.session)
+        except Exception as bug:  # noqa: BLE001
+            self._crashed(connection, bug)
+            return
+        # The peer may have shut only its own side and still read: what the kernel takes at once, it gets.
+        self._flush(connection, now)
+        self._close_later(connection)
+
+    def _flush(self, connection: Connection, now: Instant) -> None:
+        if connection.closing:
+            return
+        outbox = connection.outbox
+        if outbox.overflowed:
+            self._overflowed(connection)
+        if outbox.finished and not connection.deadline:
+            connection.deadline = now.monotonic + LINGER_SECONDS
+            self._ending.append(connection)
+        data = outbox.take(SEND_BYTES)
+        if data:
+            try:
+                sent = connection.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._close_later(connection)
+                return
+            if sent < len(data):
+                outbox.put_back(data[sent:])
+                self._wait_to_write(connection, True)
+                return
+        self._wait_to_write(connection, False)
+        if outbox.size:
+            self._dirty.append(outbox)  # one call a turn: the rest has its turn after everybody else's
+            return
+        outbox.is_awake = False
+        if outbox.finished:
+            self._shut(connection)
+
+    def _wait_to_write(self, connection: Connection, wanted: bool) -> None:
+        if connection.waits_to_write is not wanted:
+            connection.waits_to_write = wanted
+            self._source.want_write(connection.fd, wanted)
+
+    def _shut(self, connection: Connection) -> None:
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer was faster
+            self._close_later(connection)
+
+    def _overflowed(self, connection: Connection) -> None:
+        try:
+            self._dispatcher.overflowed(connection.session)
+        except Exception as bug:  # noqa: BLE001
+            self._crashed(connection, bug)
+
+    def _crashed(self, connection: Connection, bug: Exception) -> None:
+        log.error("a connection is closed because of a bug", session=repr(connection.session), exc_info=bug)
+        try:
+            self._dispatcher.crashed(connection.session)
+        except Exception:
+            log.exception("and it could not say good-bye", session=repr(connection.session))
+            self._close_later(connection)
+
+    def _close_later(self, connection: Connection) -> None:
+        if not connection.closing:
+            connection.closing = True
+            self._closing.append(connection)
+
+    def _close_now(self) -> None:
+        closing, self._closing = self._closing, []
+        for connection in closing:
+            self._source.unregister(connection.fd)
+            del self._connections[connection.fd]
+            connection.sock.close()
+            try:
+                self._dispatcher.closed(connection.session)
+            except Exception:
+                log.exception("a closed connection could not be forgotten", session=repr(connection.session))
+        if self._emptied is not None and not self._connections:
+            self._emptied.set()
+
+    def _close_all(self) -> None:
+        for connection in self._connections.values():
+            self._close_later(connection)
+        self._close_now()
+        self._source.close()
+        self._alarm.close()

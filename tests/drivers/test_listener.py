@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from qiyu.drivers import listener as listener_module
+from qiyu.drivers.listener import Listener, address_of, bind
+from qiyu.errors import StartupError
+from qiyu.metrics import Metrics
+from qiyu.protocol.codec import TcpWire
+
+
+class FakePoller:
+    """Takes sockets, and drops them."""
+
+    def __init__(self) -> None:
+        self.added = 0
+
+    def __len__(self) -> int:
+        return self.added
+
+    def add(self, sock: socket.socket, wire: object) -> None:
+        sock.close()
+        self.added += 1
+
+
+class FailingSocket:
+    """A listening socket whose `accept` fails first in the ways it is told."""
+
+    def __init__(self, sock: socket.socket, errors: list[int]) -> None:
+        self._sock = sock
+        self._errors = errors
+        self.fileno = sock.fileno
+        self.close = sock.close
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self._errors:
+            number = self._errors.pop(0)
+            raise OSError(number, os.strerror(number))
+        return self._sock.accept()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
+async def test_accepting_survives_what_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "OUT_OF_RESOURCES_SECONDS", 0)
+    [sock] = bind("tcp", "127.0.0.1", 0)
+    failing = FailingSocket(sock, [errno.ECONNABORTED, errno.EMFILE, errno.EPROTO, errno.ENFILE])
+    poller, metrics = FakePoller(), Metrics()
+    listener = Listener(failing, lambda: TcpWire(0), poller, 0, metrics)  # type: ignore[arg-type]
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.run)
+            with socket.create_connection(sock.getsockname()):
+                await until(lambda: poller.added == 1)
+            nursery.cancel_scope.cancel()
+    assert [entry["log_level"] for entry in logs] == ["warning", "warning"]
+    assert sock.fileno() == -1
+
+
+async def test_over_the_limit_nobody_is_admitted() -> None:
+    [sock] = bind("tcp", "127.0.0.1", 0)
+    poller, metrics = FakePoller(), Metrics()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Listener(sock, lambda: TcpWire(0), poller, 1, metrics).run)  # type: ignore[arg-type]
+        with socket.create_connection(sock.getsockname()), socket.create_connection(sock.getsockname()):
+            await until(lambda: metrics.connections_refused == 1)
+        nursery.cancel_scope.cancel()
+    assert poller.added == 1
+
+
+def test_a_port_that_is_taken_stops_the_start() -> None:
+    [sock] = bind("tcp", "127.0.0.1", 0)
+    with sock, pytest.raises(StartupError, match=r"ws: cannot listen on 127\.0\.0\.1 port \d+: Address already in use"):
+        bind("ws", "127.0.0.1", sock.getsockname()[1])
+
+
+def test_a_host_that_is_none_stops_the_start() -> None:
+    with pytest.raises(StartupError, match=r"tcp: cannot listen on 203\.0\.113\.1 port 0"):
+        bind("tcp", "203.0.113.1", 0)
+
+
+def test_every_address_of_a_host_gets_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: addresses)
+    one, two = bind("tcp", "both.example", 0)
+    with one, two:
+        assert one.getsockname()[1] == two.getsockname()[1] != 0
+        assert address_of(two) == f"127.0.0.2:{one.getsockname()[1]}"
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    try:
+        [sock] = bind("tcp", "::1", 0)
+    except StartupError:
+        pytest.skip("this machine has no IPv6")
+    with sock:
+        assert address_of(sock) == f"[::1]:{sock.getsockname()[1]}"

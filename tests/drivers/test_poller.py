@@ -1,0 +1,219 @@
+"""The poller over real socket pairs, with the real core below it and time in the test's own hand."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import trio
+from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, TcpPeer, body_of, frame
+from servers import SECRET
+from structlog.testing import capture_logs
+
+from qiyu.app import build_core
+from qiyu.config import Settings
+from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
+from qiyu.drivers.poller import LINGER_SECONDS, Poller
+from qiyu.errors import EndReason
+from qiyu.handlers.dispatch import Dispatcher
+from qiyu.model import Instant
+from qiyu.protocol.codec import TcpWire
+from qiyu.routing.outbox import OutboxLimits
+from qiyu.routing.session import Session
+from qiyu.services.tokens import Tokens
+
+START = Instant(1000.0, 1_700_000_000_000)
+
+
+class Bench:
+    """A poller and what it drives."""
+
+    def __init__(self, source: EventSource) -> None:
+        self.now = START
+        self.core = build_core(Settings(), SECRET)
+        self.dispatcher = Dispatcher(self.core)
+        self.poller = Poller(self.dispatcher, source, lambda: self.now, OutboxLimits(0, 0))
+
+    def advance(self, seconds: float) -> None:
+        """Time goes by, and the clock ticks."""
+        self.now = Instant(self.now.monotonic + seconds, self.now.unix_ms + int(1000 * seconds))
+        self.poller.expire(self.now)
+
+    def connect(self) -> tuple[TcpPeer, Session]:
+        """A new connection."""
+        theirs, ours = socket.socketpair()
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        session = self.poller.add(ours, TcpWire(65536))
+        return TcpPeer(trio.SocketStream(trio.socket.from_stdlib_socket(theirs))), session
+
+    async def log_in(self, user: int) -> tuple[TcpPeer, Session]:
+        """A new connection, logged in."""
+        peer, session = self.connect()
+        token = Tokens(SECRET, 300).issue(user, now_ms=self.now.unix_ms)
+        await peer.send(LOGIN, appId=10001, userId=user, token=token)
+        await peer.expect(LOGIN)
+        return peer, session
+
+
+@pytest.fixture(params=[best_source, SelectorSource], ids=["best", "selectors"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    make: Callable[[], EventSource] = request.param
+    bench = Bench(make())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.poller.run)
+        yield bench
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_another_task_pushes_is_sent_without_anything_to_read(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        for n in range(3):
+            await trio.testing.wait_all_tasks_blocked()  # the poller sleeps
+            session.answer(HEARTBEAT, str(n))  # type: ignore[arg-type]
+            assert (await peer.expect(HEARTBEAT))["data"] == str(n)
+
+
+async def test_what_the_socket_does_not_take_waits_until_it_does(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        sent = [bytes([n]) * 50_000 for n in range(20)]
+        for data in sent:
+            session.outbox.push(frame(HEARTBEAT, b'{"data":"%s"}' % data.hex().encode()))
+        for data in sent:
+            assert (await peer.expect(HEARTBEAT))["data"] == data.hex()
+        await trio.testing.wait_all_tasks_blocked()  # it no longer waits to write: it would spin otherwise
+        assert session.outbox.size == 0
+        assert not session.outbox.is_awake
+
+
+async def test_good_bye_is_read_before_the_connection_closes(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        bench.core.connections.end(session, EndReason.DRAIN)
+        await peer.stream.send_all(frame(HEARTBEAT, b"{}") * 1000)  # thrown away
+        assert (await peer.expect(LOGOUT))["data"]["reason"] == "drain"
+        await peer.expect_closed()  # our side is shut, and theirs is still open
+        assert len(bench.poller) == 1
+    with trio.fail_after(5):
+        await bench.poller.drained()
+
+
+async def test_who_does_not_close_is_closed_within_a_second(bench: Bench) -> None:
+    reader, one = await bench.log_in(10001)
+    deaf, two = await bench.log_in(10002)
+    async with reader, deaf:
+        two.outbox.push(frame(HEARTBEAT, b" " * 10_000_000))  # more than the kernel keeps
+        for session in (one, two):
+            bench.core.connections.end(session, EndReason.IDLE)
+        await reader.expect(LOGOUT)
+        bench.advance(LINGER_SECONDS - 0.1)
+        assert len(bench.poller) == 2
+        bench.advance(0.2)
+        assert len(bench.poller) == 0
+
+
+async def test_a_bug_is_logged_with_its_session_and_ends_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, session = await bench.log_in(10001)
+    other, _ = await bench.log_in(10002)
+
+    def received(which: Session, data: object, now: Instant) -> None:
+        if which is session:
+            raise ZeroDivisionError
+        Dispatcher.received(bench.dispatcher, which, data, now)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.dispatcher, "received", received)
+    async with victim, other:
+        with capture_logs() as logs:
+            await victim.send(HEARTBEAT)
+            await victim.expect_closed()
+        assert any("user=10001/10001" in entry.get("session", "") for entry in logs if entry["log_level"] == "error")
+        await other.send(HEARTBEAT)
+        await other.expect(HEARTBEAT)
+    assert bench.core.metrics.connections_crashed == 1
+
+
+async def test_a_bug_in_saying_good_bye_still_closes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    peer, _ = await bench.log_in(10001)
+    for name in ("received", "crashed", "closed"):
+        monkeypatch.setattr(bench.dispatcher, name, broken)
+    async with peer:
+        with capture_logs():
+            await peer.send(HEARTBEAT)
+            await peer.expect_closed()
+    assert len(bench.poller) == 0
+
+
+async def test_events_of_a_connection_that_ended_in_the_same_turn_are_ignored(bench: Bench) -> None:
+    first, old = await bench.log_in(10001)
+    second, _ = bench.connect()
+    async with first, second:
+        token = Tokens(SECRET, 300).issue(10001, now_ms=bench.now.unix_ms)
+        # Both become readable before the poller runs: the login kicks the first, whose packets come to nothing.
+        await second.send(LOGIN, appId=10001, userId=10001, token=token)
+        await first.stream.send_all(frame(HEARTBEAT, b"{}"))
+        await second.expect(LOGIN)
+        with trio.fail_after(5):
+            code = 0
+            while code != LOGOUT:
+                code, _ = await first.next_packet()
+        assert old.ended
+        await first.expect_closed()
+
+
+async def test_a_new_connection_may_get_the_number_of_one_that_closed(bench: Bench) -> None:
+    numbers = set()
+    for _ in range(20):
+        peer, session = await bench.log_in(10001)
+        numbers.add(session.outbox.owner.fd)
+        async with peer:
+            await peer.send(LOGOUT)
+            await peer.expect(LOGOUT)
+            await peer.expect_closed()
+        with trio.fail_after(5):
+            await bench.poller.drained()
+    assert len(numbers) < 20
+    assert len(bench.core.hub) == 0
+
+
+async def test_a_peer_that_ends_in_the_middle_of_a_packet(bench: Bench) -> None:
+    peer, _ = bench.connect()
+    async with peer:
+        await peer.stream.send_all(frame(LOGIN, body_of(userId=10001))[:-1])
+        await peer.stream.send_eof()
+        await peer.expect_closed()
+    assert len(bench.poller) == 0
+    assert bench.core.metrics.protocol_violations == 1
+
+
+async def test_cancelling_it_closes_every_socket() -> None:
+    bench = Bench(best_source())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.poller.run)
+        peer, session = await bench.log_in(10001)
+        nursery.cancel_scope.cancel()
+    async with peer:
+        await peer.expect_closed()
+    assert session.ended
+    assert len(bench.poller) == len(bench.core.hub) == 0
+
+
+async def test_the_outbox_of_a_slow_peer_is_sent_in_slices(bench: Bench) -> None:
+    slow, session = await bench.log_in(10001)
+    quick, _ = await bench.log_in(10002)
+    async with slow, quick:
+        session.outbox.push(frame(ERROR, b'{"data":"%s"}' % (b"x" * 3_000_000)))
+        for _ in range(10):
+            session.outbox.push(frame(HEARTBEAT, b"{}"))
+        await quick.send(HEARTBEAT)
+        await quick.expect(HEARTBEAT)
+        await slow.expect(ERROR)
+        for _ in range(10):
+            await slow.expect(HEARTBEAT)

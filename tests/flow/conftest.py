@@ -1,0 +1,49 @@
+"""Starts servers on free ports."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from servers import SECRET, RunningServer, Start
+
+from qiyu import app
+from qiyu.config import load_settings
+from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
+
+
+@pytest.fixture(params=[best_source, SelectorSource], ids=["best", "selectors"])
+def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
+    """Starts a server, once on each event source; keyword arguments are settings, `limits__connections=1`."""
+    source: Callable[[], EventSource] = request.param
+    monkeypatch.setattr(app, "best_source", source)
+
+    @asynccontextmanager
+    async def start(**changes: Any) -> AsyncIterator[RunningServer]:
+        defaults = {"tcp__port": 0, "ws__port": 0, "http__port": 0, "data__dir": tmp_path, "auth__secret": SECRET}
+        environ = {f"QIYU_{name.upper()}": str(value) for name, value in (defaults | changes).items()}
+        settings = load_settings(environ=environ)
+        send_stop, stops = trio.open_memory_channel[int](10)
+        async with send_stop, stops, trio.open_nursery() as nursery:
+
+            async def run(task_status: trio.TaskStatus[dict[str, str]]) -> None:
+                await app.serve(settings, stops, lambda _line: None, task_status=task_status)
+                server.stopped.set()
+
+            addresses = await nursery.start(run)
+            server = RunningServer(addresses, settings, lambda: send_stop.send_nowait(15))
+            yield server
+            nursery.cancel_scope.cancel()
+
+    return start
+
+
+@pytest.fixture
+async def server(start_server: Start) -> AsyncIterator[RunningServer]:
+    """A server with the default settings."""
+    async with start_server() as running:
+        yield running
