@@ -1,0 +1,249 @@
+"""One connection, from the first byte to the last: what is owed to the server, and what each of its packets means.
+
+Three tasks: one reads, one writes, one beats. Only the writer touches the sending half, so no call that is cancelled
+leaves half a packet on the wire; and each time it runs it takes all that gathered, acknowledgements in one packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost, Kicked, LoginRefused
+from qiyu.client.incoming import Incoming
+from qiyu.client.messages import Error, RoomEvent, read_biz
+from qiyu.client.options import Options
+from qiyu.client.rooms import Membership, RoomRequests
+from qiyu.client.transport import Transport
+from qiyu.errors import ErrorCode, ProtocolViolation, Refused
+from qiyu.protocol.bodies import (
+    BodyDecoder,
+    DataDecoder,
+    ErrorData,
+    ImMsgBody,
+    LogoutData,
+    RoomAnswer,
+    encode_json,
+)
+from qiyu.protocol.packet import Buffer, MsgCode, Packet
+
+ACKS_PER_PACKET: Final = 500
+"""A msgId takes about 25 bytes in the list, and the server takes bodies of 64 KiB."""
+SILENT_HEARTBEATS: Final = 2
+
+_TRY_LATER: Final = {ErrorCode.TOO_FAST, ErrorCode.UNAVAILABLE}
+
+_decode_body = BodyDecoder(ImMsgBody)
+_decode_room: DataDecoder[RoomAnswer] = DataDecoder(RoomAnswer)
+_decode_logout: DataDecoder[LogoutData] = DataDecoder(LogoutData)
+_decode_error: DataDecoder[ErrorData] = DataDecoder(ErrorData)
+
+
+class LoggedOut(ClientError):
+    """Our LOGOUT was answered."""
+
+
+class Connection:
+    """What a client does over one transport. `work` is where the writer waits for something to send."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        incoming: Incoming,
+        membership: Membership,
+        work: ParkingLot,
+        options: Options,
+    ) -> None:
+        self._transport = transport
+        self._incoming = incoming
+        self._work = work
+        self._options = options
+        self._packets: list[Packet] = []
+        self._queued = 0
+        self._written = 0
+        self._flushed = ParkingLot()
+        self._logged_in = trio.Event()
+        self._requests = RoomRequests(membership)
+        self._heartbeats = 0
+        self._scope = trio.CancelScope()
+        self.error: ClientError | None = None
+        # ACK from the server is a receipt: nothing asks for one yet.
+        self._handlers: dict[int, Callable[[Buffer], Awaitable[None]]] = {
+            MsgCode.LOGIN: self._on_login,
+            MsgCode.LOGOUT: self._on_logout,
+            MsgCode.BIZ: self._on_biz,
+            MsgCode.HEARTBEAT: self._on_heartbeat,
+            MsgCode.ROOM: self._on_room,
+            MsgCode.ERROR: self._on_error,
+        }
+
+    def __repr__(self) -> str:
+        state = f"ended: {self.error}" if self.error else "logged in" if self._logged_in.is_set() else "logging in"
+        return f"<Connection {state} unsent={self._queued - self._written} requests={len(self._requests)}>"
+
+    async def run(self, establish: Callable[[Connection], Awaitable[None]]) -> ClientError:
+        """Serve the connection until it ends, and `establish` it meanwhile; returns why it ended."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for task in (self._read, self._write, self._beat):
+                        nursery.start_soon(self._until_error, task)
+                    nursery.start_soon(self._until_error, lambda: establish(self))
+        finally:
+            # Whoever still waits for this connection must not wait for ever.
+            self._end(ConnectionLost("the client left"))
+        return self._ended_by()
+
+    def put(self, code: MsgCode, body: ImMsgBody) -> int:
+        """Queue a packet; returns a number to `flush`."""
+        self._packets.append(Packet(code, encode_json(body)))
+        self._queued += 1
+        self._work.unpark_all()
+        return self._queued
+
+    async def flush(self, number: int) -> None:
+        """Wait until that packet, and all before it, are out. Raises `ConnectionLost` if they may not be."""
+        await trio.lowlevel.checkpoint()
+        while self._written < number:
+            if self.error is not None:
+                raise self._lost()
+            await self._flushed.park()
+
+    async def logged_in(self) -> None:
+        """Wait for the answer to the login."""
+        with trio.move_on_after(self._options.connect_seconds):
+            await self._logged_in.wait()
+            return
+        raise ConnectFailed(f"no answer to the login within {self._options.connect_seconds:g} s")
+
+    async def enter(self, room_id: int | None) -> RoomAnswer:
+        """Enter a room, or (None) leave it. Raises `RequestRefused` and `ConnectionLost`."""
+        request = self._requests.begin(self._heartbeat())
+        self.put(MsgCode.ROOM, ImMsgBody(data=encode_json({"roomId": room_id}).decode()))
+        with self._incoming.answer_awaited(), trio.move_on_after(self._options.answer_seconds):
+            await request.done.wait()
+        if request.refusal is not None:
+            raise request.refusal
+        if request.answer is not None:
+            return request.answer
+        # Whether the server will yet do it is not known, nor then which room this is: a new connection settles both.
+        self._end(ConnectionLost(f"no answer to ROOM within {self._options.answer_seconds:g} s"))
+        raise self._lost()
+
+    def _ended_by(self) -> ClientError:
+        return self.error or ConnectionLost("the connection ended")
+
+    def _lost(self) -> ConnectionLost:
+        error = self._ended_by()
+        lost = ConnectionLost(str(error))
+        lost.__cause__ = error
+        return lost
+
+    def _end(self, error: ClientError) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        self._scope.cancel()
+        self._flushed.unpark_all()
+        self._requests.end()
+
+    async def _until_error(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except ClientError as exc:
+            self._end(exc)
+
+    async def _write(self) -> None:
+        await self._logged_in.wait()
+        while True:
+            packets = self._take()
+            if not packets:
+                await self._work.park()
+                continue
+            with trio.move_on_after(self._silence_seconds) as scope:
+                await self._transport.send(packets)
+            if scope.cancelled_caught:
+                raise ConnectionLost(f"the server did not read for {self._silence_seconds:g} s")
+            self._written = self._queued - len(self._packets)
+            self._flushed.unpark_all()
+
+    def _take(self) -> list[Packet]:
+        packets = []
+        # Acknowledgements first: after a LOGOUT they would not count.
+        while acks := self._incoming.take_acks(ACKS_PER_PACKET):
+            more = encode_json(acks[1:]).decode() if acks[1:] else ""
+            packets.append(Packet(MsgCode.ACK, encode_json(ImMsgBody(msg_id=acks[0], data=more))))
+        packets += self._packets
+        self._packets = []
+        return packets
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(self._options.heartbeat_seconds)
+            self._heartbeat()
+
+    def _heartbeat(self) -> int:
+        self.put(MsgCode.HEARTBEAT, ImMsgBody())
+        self._heartbeats += 1
+        return self._heartbeats
+
+    @property
+    def _silence_seconds(self) -> float:
+        return SILENT_HEARTBEATS * self._options.heartbeat_seconds
+
+    async def _read(self) -> None:
+        while True:
+            for packet in await self._receive():
+                handler = self._handlers.get(packet.code)
+                if handler is None:
+                    continue
+                try:
+                    await handler(packet.body)
+                except (Refused, ProtocolViolation) as exc:
+                    raise ConnectionLost(f"the server sent a {packet.code} that cannot be read: {exc}") from None
+
+    async def _receive(self) -> list[Packet]:
+        # Only while it is read can a server be found silent.
+        with trio.move_on_after(self._silence_seconds):
+            return await self._transport.receive()
+        raise ConnectionLost(f"the server was silent for {self._silence_seconds:g} s")
+
+    async def _on_login(self, _body: Buffer) -> None:
+        self._logged_in.set()
+
+    async def _on_logout(self, body: Buffer) -> None:
+        data = _decode_body(body).data
+        if data == "true":
+            raise LoggedOut("logged out")
+        end = _decode_logout(data)
+        if not end.reconnect:
+            raise Kicked(end.reason)
+        raise ConnectionLost(f"the server ended the session: {end.reason}", end.retry_after_ms / 1000)
+
+    async def _on_biz(self, body: Buffer) -> None:
+        msg_id, item = read_biz(body)
+        if item is None:
+            self._incoming.acknowledge(msg_id)
+            return
+        if isinstance(item, RoomEvent) and item.event == "closed":
+            self._requests.closed(item.room_id)
+        await self._incoming.deliver(msg_id, item)
+
+    async def _on_heartbeat(self, _body: Buffer) -> None:
+        self._requests.heartbeat_answered()
+
+    async def _on_room(self, body: Buffer) -> None:
+        self._requests.answered(_decode_room(_decode_body(body).data))
+
+    async def _on_error(self, body: Buffer) -> None:
+        packet = _decode_body(body)
+        error = _decode_error(packet.data)
+        if not self._logged_in.is_set():
+            if error.code in _TRY_LATER:
+                raise ConnectFailed(error.reason)
+            raise LoginRefused(error.reason, error.code)
+        if packet.client_msg_id or not self._requests.refused(error):
+            await self._incoming.put(Error(error.code, error.reason))

@@ -1,0 +1,156 @@
+"""WebSocket on trio-websocket: JSON envelopes in text messages, and the login in the path.
+
+trio-websocket is held at arm's length. Its stream is opened and closed here, for it waits for a server that never
+closes; its reader task runs in our nursery, for it raises what should be a result; its time limits are not used.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+import h11
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import ProtocolError
+
+from qiyu.client.background import BackgroundTasks
+from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost, LoginRefused
+from qiyu.client.options import Options
+from qiyu.client.tcp import open_stream
+from qiyu.client.transport import MAX_BODY_BYTES, Address, Login
+from qiyu.protocol.packet import MAGIC, MsgCode, Packet
+
+CLOSE_SECONDS: Final = 1
+"""How long the closing handshake may take."""
+REASON_CHARS: Final = 200
+
+# What RFC 3986 allows in a path segment. `%` is not among it, so the token's own becomes %25; should the token hold
+# anything else, the server, which decodes nothing but that, says that it is no token.
+_SAFE: Final = "!$&'()*+,;=:@"
+# What the reader task raises at a server's nonsense: its own, and what it does not expect of the libraries it uses.
+_READER_FAULTS: Final = (ConnectionClosed, ProtocolError, h11.ProtocolError, UnicodeError)
+
+
+class Envelope(msgspec.Struct):
+    """What a text message holds; `len` counts the bytes of `body` in UTF-8."""
+
+    magic: int
+    code: int
+    len: int
+    body: str
+
+
+_decode_envelope: Final = msgspec.json.Decoder(Envelope).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class WebSocketTransport:
+    """Envelopes over a WebSocket."""
+
+    def __init__(self, websocket: WebSocketConnection) -> None:
+        self._websocket = websocket
+
+    async def send(self, packets: Sequence[Packet]) -> None:
+        """See `Transport.send`."""
+        try:
+            for packet in packets:
+                body = bytes(packet.body)
+                envelope = Envelope(MAGIC, packet.code, len(body), body.decode())
+                await self._websocket.send_message(_encode(envelope).decode())
+        except (ConnectionClosed, ProtocolError) as exc:
+            raise _lost(exc) from None
+
+    async def receive(self) -> list[Packet]:
+        """See `Transport.receive`: one message, one packet."""
+        try:
+            envelope = _decode_envelope(await self._websocket.get_message())
+        except ConnectionClosed as exc:
+            raise _lost(exc) from None
+        except msgspec.DecodeError as exc:
+            raise ConnectionLost(f"the server does not speak the protocol: {exc}") from None
+        if envelope.magic != MAGIC:
+            raise ConnectionLost(f"the server does not speak the protocol: magic {envelope.magic}")
+        return [Packet(envelope.code, envelope.body.encode())]
+
+
+@asynccontextmanager
+async def open_websocket(address: Address, login: Login, options: Options) -> AsyncIterator[WebSocketTransport]:
+    """An `OpenTransport` for ws:// and wss://."""
+    stream = await _open_stream(address, options)
+    websocket: WebSocketConnection | None = None
+    try:
+        async with BackgroundTasks() as nursery:
+            websocket = await _handshake(nursery, stream, address, login, options)
+            try:
+                yield WebSocketTransport(websocket)
+            finally:
+                with trio.move_on_after(CLOSE_SECONDS):
+                    await websocket.aclose()
+    except ConnectionRejected as exc:
+        raise _rejected(exc) from None
+    except _READER_FAULTS as exc:
+        if websocket is None:
+            raise ConnectFailed(f"{address.host}:{address.port} does not speak WebSocket: {exc}") from exc
+        raise ConnectionLost(f"the server does not speak WebSocket: {exc}") from exc
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _open_stream(address: Address, options: Options) -> trio.SSLStream[trio.SocketStream] | trio.SocketStream:
+    stream = await open_stream(address, options)
+    if address.scheme != "wss":
+        return stream
+    context = options.ssl_context or ssl.create_default_context()
+    tls = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
+    try:
+        with trio.fail_after(options.connect_seconds):
+            await tls.do_handshake()
+    except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+        await trio.aclose_forcefully(tls)
+        raise ConnectFailed(f"TLS with {address.host}: {exc.__cause__ or 'no answer'}") from exc
+    return tls
+
+
+async def _handshake(
+    nursery: trio.Nursery,
+    stream: trio.SSLStream[trio.SocketStream] | trio.SocketStream,
+    address: Address,
+    login: Login,
+    options: Options,
+) -> WebSocketConnection:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    path = f"{address.path}/{quote(login.token, safe=_SAFE)}/{login.user_id}/{MsgCode.LOGIN:d}"
+    try:
+        # A server that closes without an answer looks like a silent one to trio-websocket.
+        with trio.fail_after(options.connect_seconds):
+            return await wrap_client_stream(
+                nursery,
+                stream,
+                f"{host}:{address.port}",
+                path,
+                max_message_size=MAX_BODY_BYTES,
+                receive_buffer_size=None,
+            )
+    except trio.TooSlowError:
+        raise ConnectFailed(f"{address.host}:{address.port} does not answer the WebSocket handshake") from None
+
+
+def _rejected(exc: ConnectionRejected) -> ClientError:
+    body = (exc.body or b"")[:REASON_CHARS].decode(errors="replace").strip()
+    reason = body or f"HTTP {exc.status_code}"
+    if exc.status_code == HTTPStatus.TOO_MANY_REQUESTS or exc.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ConnectFailed(reason)
+    return LoginRefused(reason, exc.status_code)
+
+
+def _lost(exc: ConnectionClosed | ProtocolError) -> ConnectionLost:
+    if not isinstance(exc, ConnectionClosed) or exc.reason is None:
+        return ConnectionLost("the connection broke")
+    text = f" {exc.reason.reason}" if exc.reason.reason else ""
+    return ConnectionLost(f"the server closed the connection: {exc.reason.code}{text}")

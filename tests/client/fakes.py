@@ -1,0 +1,155 @@
+"""A server for the client to talk to: its behaviour without its sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from qiyu.client.client import Client, running
+from qiyu.client.errors import ClientError, ConnectionLost
+from qiyu.client.link import Link, Token
+from qiyu.client.options import Options
+from qiyu.client.transport import Login
+from qiyu.protocol.packet import APP_ID, BizCode, MsgCode, Packet
+
+USER = 10001
+OTHER = 10002
+
+
+def body_of(packet: Packet) -> Any:
+    return msgspec.json.decode(packet.body)
+
+
+def packet_of(code: MsgCode, **fields: Any) -> Packet:
+    """A packet from the server; `data` that is no string is written as JSON."""
+    data = fields.get("data", "")
+    if not isinstance(data, str):
+        fields["data"] = msgspec.json.encode(data).decode()
+    return Packet(code, msgspec.json.encode({"appId": APP_ID, "userId": USER} | fields))
+
+
+def chat_packet(msg_id: int | str, content: str = "", *, room_id: int | None = 1) -> Packet:
+    data = {"userId": OTHER, "type": 1, "content": content, "senderName": "ann", "createTime": 5}
+    where = {"objectId": USER} if room_id is None else {"roomId": room_id}
+    biz_code = BizCode.DIRECT if room_id is None else BizCode.ROOM_CHAT
+    return packet_of(MsgCode.BIZ, bizCode=biz_code, msgId=str(msg_id), data=data | where)
+
+
+def error_packet(code: int, reason: str, **fields: Any) -> Packet:
+    return packet_of(MsgCode.ERROR, data={"code": code, "reason": reason}, **fields)
+
+
+def logout_packet(reason: str, *, reconnect: bool, retry_after_ms: int = 0) -> Packet:
+    return packet_of(MsgCode.LOGOUT, data={"reason": reason, "reconnect": reconnect, "retryAfterMs": retry_after_ms})
+
+
+class FakeSession:
+    """One connection, seen as its `Transport` by the client and as a peer by the test."""
+
+    def __init__(self, server: FakeServer, login: Login) -> None:
+        self.login = login
+        self.opened_at = trio.current_time()
+        self.received: list[Packet] = []
+        self.writes: list[list[int]] = []
+        self.reads = 0
+        self.room_id: int | None = None
+        self._server = server
+        self._send, self._receive = trio.open_memory_channel[list[Packet]](10_000)
+
+    def push(self, *packets: Packet) -> None:
+        """Send packets that arrive in one read."""
+        self._send.send_nowait(list(packets))
+
+    def hang_up(self) -> None:
+        self._send.close()
+
+    def codes(self) -> list[int]:
+        return [packet.code for packet in self.received]
+
+    def acknowledged(self) -> list[str]:
+        acks = [body_of(packet) for packet in self.received if packet.code == MsgCode.ACK]
+        return [msg_id for ack in acks for msg_id in [ack["msgId"], *msgspec.json.decode(ack.get("data") or "[]")]]
+
+    def said(self) -> list[str]:
+        """The contents of the messages that came."""
+        packets = [packet for packet in self.received if packet.code == MsgCode.BIZ]
+        return [msgspec.json.decode(body_of(packet)["data"])["content"] for packet in packets]
+
+    async def receive(self) -> list[Packet]:
+        try:
+            packets = await self._receive.receive()
+        except trio.EndOfChannel:
+            raise ConnectionLost("the server closed the connection") from None
+        self.reads += 1
+        return packets
+
+    async def send(self, packets: Sequence[Packet]) -> None:
+        if self._server.reads_nothing:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        self.writes.append([packet.code for packet in packets])
+        for packet in packets:
+            self.received.append(packet)
+            self._server.handle(self, packet)
+
+
+class FakeServer:
+    """What it does is set by its attributes; what came is in its `sessions`."""
+
+    def __init__(self) -> None:
+        self.sessions: list[FakeSession] = []
+        self.attempts: list[float] = []
+        self.connect_error: ClientError | None = None
+        self.login_answer: Packet | None = packet_of(MsgCode.LOGIN, data="true")
+        self.room_errors: dict[int | None, tuple[int, str]] = {}
+        self.ignored: set[int] = set()
+        self.reads_nothing = False
+
+    @property
+    def session(self) -> FakeSession:
+        """The latest."""
+        return self.sessions[-1]
+
+    @asynccontextmanager
+    async def open(self, login: Login) -> AsyncIterator[FakeSession]:
+        self.attempts.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if self.connect_error is not None:
+            raise self.connect_error
+        session = FakeSession(self, login)
+        self.sessions.append(session)
+        if self.login_answer is not None:
+            session.push(self.login_answer)
+        yield session
+
+    def client(
+        self,
+        *,
+        room_id: int | None = None,
+        token: Token = "",
+        **changed: Any,
+    ) -> AbstractAsyncContextManager[Client]:
+        link = Link(self.open, APP_ID, USER, token, Options(jitter=lambda: 1.0, **changed))
+        return running(link, room_id)
+
+    def handle(self, session: FakeSession, packet: Packet) -> None:
+        if packet.code in self.ignored:
+            return
+        if packet.code == MsgCode.HEARTBEAT:
+            session.push(packet_of(MsgCode.HEARTBEAT, data="true"))
+        elif packet.code == MsgCode.ROOM:
+            self._move(session, msgspec.json.decode(body_of(packet)["data"])["roomId"])
+        elif packet.code == MsgCode.LOGOUT:
+            session.push(packet_of(MsgCode.LOGOUT, data="true"))
+            session.hang_up()
+
+    def _move(self, session: FakeSession, room_id: int | None) -> None:
+        if room_id in self.room_errors:
+            session.push(error_packet(*self.room_errors[room_id]))
+        else:
+            session.room_id = room_id
+            session.push(packet_of(MsgCode.ROOM, data={"roomId": room_id, "online": 3}))

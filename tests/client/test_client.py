@@ -1,0 +1,66 @@
+"""What the calls of a client put on the wire."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from client.fakes import OTHER, FakeServer, body_of
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from qiyu.client import NotInRoom, connect
+from qiyu.protocol.packet import MsgCode
+
+
+async def test_a_room_message_names_the_room_it_is_in(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        await client.enter_room(2)
+        await client.send_room("héllo", type_=7)
+        body = body_of(server.session.received[-1])
+    assert body["bizCode"] == 5555
+    assert "clientMsgId" not in body
+    assert msgspec.json.decode(body["data"]) == {"roomId": 2, "type": 7, "content": "héllo"}
+
+
+async def test_a_direct_message_names_its_receiver(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client() as client:
+        await client.send_direct(OTHER, "psst")
+        body = body_of(server.session.received[-1])
+    assert body["bizCode"] == 5556
+    assert msgspec.json.decode(body["data"]) == {"objectId": OTHER, "type": 1, "content": "psst"}
+
+
+async def test_a_room_message_takes_a_room(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        await client.leave_room()
+        with pytest.raises(NotInRoom):
+            await client.send_room("hello?")
+    assert server.session.said() == []
+
+
+async def test_a_heartbeat_goes_ahead_of_each_room_packet(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        answer = await client.enter_room(2)
+        assert (answer.room_id, answer.online, answer.recovered) == (2, 3, None)
+        assert server.session.codes() == [MsgCode.HEARTBEAT, MsgCode.ROOM] * 2
+        await client.leave_room()
+        assert client.room_id is None
+    assert body_of(server.session.received[-2])["data"] == '{"roomId":null}'
+
+
+async def test_its_repr_shows_its_state(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        assert repr(client).startswith("<Client room=1 <Link user=10001 connected ")
+        server.session.hang_up()
+        await wait_all_tasks_blocked()
+        assert " connecting " in repr(client)
+    assert " ended " in repr(client)
+
+
+async def test_a_url_of_something_else() -> None:
+    with pytest.raises(ValueError, match="expected tcp://"):
+        await connect("http://127.0.0.1:8080", user_id=10001, token="t").__aenter__()

@@ -1,0 +1,72 @@
+"""Which ERROR is the answer to a ROOM packet."""
+
+from __future__ import annotations
+
+import trio
+
+from qiyu.client.rooms import Membership, RoomRequests
+from qiyu.protocol.bodies import ErrorData, RoomAnswer
+
+NO_SUCH_ROOM = ErrorData(404, "no such room")
+
+
+def new() -> tuple[Membership, RoomRequests]:
+    membership = Membership(room_id=1)
+    return membership, RoomRequests(membership)
+
+
+def test_an_error_after_the_heartbeats_answer_is_the_requests() -> None:
+    membership, requests = new()
+    request = requests.begin(1)
+    requests.heartbeat_answered()
+    assert requests.refused(NO_SUCH_ROOM)
+    assert request.done.is_set()
+    assert request.refusal is not None
+    assert request.refusal.code == 404
+    assert membership.room_id == 1
+
+
+def test_an_error_before_the_heartbeats_answer_is_about_an_earlier_message() -> None:
+    membership, requests = new()
+    request = requests.begin(1)
+    assert not requests.refused(ErrorData(403, "muted"))
+    requests.heartbeat_answered()
+    requests.answered(RoomAnswer(room_id=2, online=1))
+    assert request.answer == RoomAnswer(room_id=2, online=1)
+    assert membership.room_id == 2
+
+
+def test_errors_that_only_messages_have_are_never_the_requests() -> None:
+    _, requests = new()
+    requests.begin(0)
+    for code in (206, 429, 507):
+        assert not requests.refused(ErrorData(code, "a message"))
+
+
+def test_an_error_with_no_request_is_nobodys() -> None:
+    _, requests = new()
+    assert not requests.refused(NO_SUCH_ROOM)
+
+
+def test_a_request_whose_caller_gave_up_still_takes_its_own_answer() -> None:
+    membership, requests = new()
+    given_up, waiting = requests.begin(1), requests.begin(2)
+    requests.heartbeat_answered()
+    requests.answered(RoomAnswer(room_id=2, online=1))
+    assert given_up.done.is_set()
+    assert not waiting.done.is_set()
+    assert not requests.refused(NO_SUCH_ROOM)
+    requests.heartbeat_answered()
+    assert requests.refused(NO_SUCH_ROOM)
+    assert waiting.done.is_set()
+    assert membership.room_id == 2
+
+
+async def test_the_end_of_the_connection_frees_who_waits() -> None:
+    _, requests = new()
+    request = requests.begin(1)
+    requests.end()
+    with trio.fail_after(1):
+        await request.done.wait()
+    assert request.answer is None
+    assert request.refusal is None
