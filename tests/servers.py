@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import trio
-from peers import TcpPeer, WsPeer
 
+from peers import TcpPeer, WsPeer
 from qiyu.config import Settings
 from qiyu.services.tokens import Tokens
 
@@ -19,14 +19,16 @@ SECRET = "a secret for tests alone"
 class RunningServer:
     """Where it listens, and how to be somebody there."""
 
-    def __init__(self, addresses: dict[str, str], settings: Settings, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, addresses: dict[str, str], settings: Settings, stop: Callable[[], None], stopped: trio.Event
+    ) -> None:
         self.tcp = addresses["tcp"]
         self.ws = addresses["ws"]
         self.http = addresses["http"]
         self.settings = settings
         self.stop = stop
         """As SIGTERM does."""
-        self.stopped = trio.Event()
+        self.stopped = stopped
         self._tokens = Tokens(SECRET, 300)
 
     def token(self, user: int, **fields: Any) -> str:

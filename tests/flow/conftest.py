@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import trio
-from servers import SECRET, RunningServer, Start
 
 from qiyu import app
 from qiyu.config import load_settings
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
+from servers import SECRET, RunningServer, Start
 
 
 @pytest.fixture(params=[best_source, SelectorSource], ids=["best", "selectors"])
@@ -27,16 +27,17 @@ def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         defaults = {"tcp__port": 0, "ws__port": 0, "http__port": 0, "data__dir": tmp_path, "auth__secret": SECRET}
         environ = {f"QIYU_{name.upper()}": str(value) for name, value in (defaults | changes).items()}
         settings = load_settings(environ=environ)
+        stopped = trio.Event()
         send_stop, stops = trio.open_memory_channel[int](10)
         async with send_stop, stops, trio.open_nursery() as nursery:
 
             async def run(task_status: trio.TaskStatus[dict[str, str]]) -> None:
                 await app.serve(settings, stops, lambda _line: None, task_status=task_status)
-                server.stopped.set()
+                stopped.set()
 
             addresses = await nursery.start(run)
-            server = RunningServer(addresses, settings, lambda: send_stop.send_nowait(15))
-            yield server
+            running = RunningServer(addresses, settings, lambda: send_stop.send_nowait(15), stopped)
+            yield running
             nursery.cancel_scope.cancel()
 
     return start

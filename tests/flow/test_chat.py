@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import trio
+from wsproto.events import Ping
+
 from peers import ACK, BIZ, DIRECT, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, ROOM_CHAT, TcpPeer, body_of, frame
 from servers import RunningServer
-from wsproto.events import Ping
 
 
 async def test_a_room_chats_over_tcp_and_websocket(server: RunningServer) -> None:

@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import pytest
 import trio
-from peers import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, Rejected, TcpPeer, WsPeer, frame
-from servers import RunningServer, Start
 from structlog.testing import capture_logs
 from wsproto.events import BytesMessage, TextMessage
 
+from peers import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, Rejected, TcpPeer, WsPeer, frame
 from qiyu.handlers import dispatch
 from qiyu.handlers.registry import LOGGED_IN
+from servers import RunningServer, Start
 
 
 async def alive(*peers: TcpPeer | WsPeer) -> None:

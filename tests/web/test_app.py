@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from quart import request
 from structlog.testing import capture_logs
 
 from qiyu.web.app import MAX_REQUEST_BYTES, make_app
@@ -31,7 +32,7 @@ async def test_an_unknown_error_tells_a_number_and_nothing_else() -> None:
 
     with capture_logs() as logs:
         answer = await app.test_client().get("/broken")
-    text = (await answer.get_data()).decode()
+    text = await answer.get_data(as_text=True)
     assert answer.status_code == 500
     assert "inside" not in text
     [entry] = [entry for entry in logs if entry["log_level"] == "error"]
@@ -43,10 +44,8 @@ async def test_a_request_that_is_too_long_is_refused() -> None:
     app = make_app()
 
     @app.post("/echo")
-    async def echo() -> bytes:
-        from quart import request
-
-        return bytes(await request.get_data())
+    async def echo() -> str:
+        return str(await request.get_data(as_text=True))
 
     answer = await app.test_client().post("/echo", data=b"x" * (MAX_REQUEST_BYTES + 1))
     assert answer.status_code == 413

@@ -1,0 +1,1 @@
+"""The commands of `qiyu`, one file each."""

@@ -1,0 +1,337 @@
+"""`qiyu chat`, between two pipes and a server of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+from typer.testing import CliRunner
+
+from qiyu.__main__ import cli
+from qiyu.cli import chat
+from qiyu.cli.chat import LINE_BYTES, Conversation, Lines, harmless, line_of
+from qiyu.client import Client, ConnectFailed, Message
+from qiyu.protocol.packet import MsgCode
+
+
+def message(content: str, name: str = "ann") -> Message:
+    return Message(
+        sender_id=10002,
+        sender_name=name,
+        sender_avatar="",
+        content=content,
+        type=1,
+        created_ms=0,
+        msg_id="1",
+        room_id=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (message("hello"), "10002 (ann): hello"),
+        (message("hello", name=""), "10002: hello"),
+        (message("两\n行\r\n\t."), r"10002 (ann): 两\n行\r\n\t."),
+        (message("\x1b[2J\x1b]0;title\x07"), r"10002 (ann): \x1b[2J\x1b]0;title\x07"),
+        (message("\x9b31m"), r"10002 (ann): \x9b31m"),
+        (message("x", name="\u202eevil\n10001"), r"10002 (\u202eevil\n10001): x"),
+        (message("\u2028\u0085\ud800"), r"10002 (ann): \u2028\x85\ud800"),
+        (message("👨\u200d👩 é ☺\ufe0f"), "10002 (ann): 👨\u200d👩 é ☺\ufe0f"),
+    ],
+)
+def test_a_message_on_one_line(said: Message, line: str) -> None:
+    assert line_of(said) == line
+
+
+@pytest.mark.property
+@given(st.text(st.characters()))
+def test_a_terminal_obeys_nothing_of_what_others_wrote(text: str) -> None:
+    """Invariant: no control, format, surrogate or separator gets through, but for the two joiners; one line stays."""
+    shown = harmless(text)
+    assert len(shown.splitlines()) <= 1
+    assert all(unicodedata.category(char) not in {"Cc", "Cs", "Zl", "Zp"} for char in shown)
+    assert {char for char in shown if unicodedata.category(char) == "Cf"} <= {"\u200c", "\u200d"}
+    shown.encode()
+
+
+class Terminal:
+    """The two ends of the pipes that the conversation does not have."""
+
+    def __init__(self) -> None:
+        self.stdin, self._input = os.pipe()
+        self._output, self.stdout = os.pipe()
+        self._open = {self.stdin, self._input, self._output, self.stdout}
+
+    def type(self, text: str | bytes) -> None:
+        os.write(self._input, text.encode() if isinstance(text, str) else text)
+
+    def end_of_input(self) -> None:
+        self._close(self._input)
+
+    def stop_reading(self) -> None:
+        self._close(self._output)
+
+    def lines(self) -> list[str]:
+        self._close(self.stdout)
+        with os.fdopen(self._output, encoding="utf-8") as output:
+            self._open.discard(self._output)
+            return output.read().splitlines()
+
+    def close(self) -> None:
+        for fd in list(self._open):
+            self._close(fd)
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.discard(fd)
+            os.close(fd)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setattr(chat, "PACE_SECONDS", 0)
+    ends = Terminal()
+    yield ends
+    ends.close()
+
+
+async def hold(
+    terminal: Terminal,
+    server: FakeServer,
+    *,
+    to: int | None = None,
+    room: int | None = 1,
+    stay: bool = False,
+    **options: Any,
+) -> int:
+    with trio.fail_after(20):
+        conversation = Conversation(to, stay=stay, stdin=terminal.stdin, stdout=terminal.stdout)
+        return await conversation.hold(server.client(room_id=room, **options))
+
+
+@asynccontextmanager
+async def holding(terminal: Terminal, server: FakeServer, *, stay: bool = True) -> AsyncIterator[list[int]]:
+    """Around what happens while the conversation goes on; then its exit status is in the list."""
+    status: list[int] = []
+
+    async def run() -> None:
+        status.append(await hold(terminal, server, stay=stay))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        while not server.sessions or MsgCode.ROOM not in server.session.codes():
+            await trio.lowlevel.checkpoint()
+        yield status
+
+
+async def test_the_input_is_said_and_then_it_leaves(terminal: Terminal) -> None:
+    server = FakeServer()
+    terminal.type("one\r\n\n两\nno end")
+    terminal.end_of_input()
+    assert await hold(terminal, server) == 0
+    assert server.session.said() == ["one", "两", "no end"]
+    assert server.session.codes()[-1] == MsgCode.LOGOUT
+
+
+async def test_to_one_user(terminal: Terminal) -> None:
+    server = FakeServer()
+    terminal.type("psst\n")
+    terminal.end_of_input()
+    assert await hold(terminal, server, to=10002, room=None) == 0
+    assert server.session.said() == ["psst"]
+    assert server.session.room_id is None
+
+
+async def test_what_comes_is_printed(terminal: Terminal) -> None:
+    server = FakeServer()
+    async with holding(terminal, server) as status:
+        terminal.end_of_input()
+        server.session.push(chat_packet(1, "one"), packet_of(MsgCode.BIZ, bizCode=5557, data={"event": "enter"}))
+        server.session.push(chat_packet(2, "two"), logout_packet("replaced", reconnect=False))
+    assert status == [1]
+    assert terminal.lines() == ["10002 (ann): one", "10002 (ann): two"]
+
+
+async def test_a_kick_ends_it_though_nothing_is_typed(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    async with holding(terminal, server, stay=False) as status:
+        await wait_all_tasks_blocked()
+        server.session.push(logout_packet("banned", reconnect=False))
+    assert status == [1]
+    assert capsys.readouterr().err == "* the server ended the session: banned\n"
+
+
+@pytest.mark.parametrize(("signum", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_it_politely_though_nothing_is_typed(
+    terminal: Terminal, signum: int, expected: int
+) -> None:
+    server = FakeServer()
+    async with holding(terminal, server, stay=False) as status:
+        await wait_all_tasks_blocked()
+        os.kill(os.getpid(), signum)
+    assert status == [expected]
+    assert server.session.codes()[-1] == MsgCode.LOGOUT
+
+
+async def test_when_nobody_reads_the_output_it_leaves(terminal: Terminal) -> None:
+    server = FakeServer()
+    async with holding(terminal, server) as status:
+        terminal.stop_reading()
+        server.session.push(chat_packet(1, "one"))
+    assert status == [0]
+    assert server.session.codes()[-1] == MsgCode.LOGOUT
+
+
+async def test_a_refused_message_is_in_the_exit_status(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    terminal.end_of_input()
+    async with holding(terminal, server) as status:
+        server.session.push(error_packet(403, "muted\x1b"), logout_packet("replaced", reconnect=False))
+    assert status == [1]
+    assert capsys.readouterr().err.splitlines()[0] == r"* muted\x1b (403)"
+
+
+async def test_messages_that_were_dropped_are_told_and_are_no_failure(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeServer()
+    async with holding(terminal, server, stay=False) as status:
+        server.session.push(error_packet(206, "12 messages were dropped"))
+        await wait_all_tasks_blocked()
+        terminal.end_of_input()
+    assert status == [0]
+    assert capsys.readouterr().err == "* 12 messages were dropped (206)\n"
+
+
+async def test_no_server_is_one_line(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    server.connect_error = ConnectFailed("cannot connect to 127.0.0.1:1: Connection refused")
+    assert await hold(terminal, server) == 1
+    assert capsys.readouterr().err == "* cannot connect to 127.0.0.1:1: Connection refused\n"
+
+
+async def test_a_logout_without_an_answer_is_in_the_exit_status(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeServer()
+    server.ignored.add(MsgCode.LOGOUT)
+    terminal.end_of_input()
+    assert await hold(terminal, server, logout_seconds=0.01) == 1
+    assert "did not answer the logout" in capsys.readouterr().err
+
+
+async def test_a_line_that_cannot_be_sent_is_named(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave_first(client: Client, content: str, *, original: Callable[..., object] = Client.send_room) -> None:
+        await client.leave_room()
+        await original(client, content)  # type: ignore[misc]
+
+    monkeypatch.setattr(Client, "send_room", leave_first)
+    server = FakeServer()
+    terminal.type("hello\n")
+    terminal.end_of_input()
+    assert await hold(terminal, server) == 1
+    assert capsys.readouterr().err == "* not sent: not in a room: enter one first: hello\n"
+
+
+@pytest.mark.property
+@given(
+    text=st.text(st.characters(exclude_characters="\r", codec="utf-8"), max_size=50),
+    cuts=st.lists(st.integers(0, 200)),
+)
+def test_lines_are_the_same_however_they_come(text: str, cuts: list[int]) -> None:
+    """Invariant: whatever the portions, the lines are those of the text, without their ends and the empty ones."""
+    data = text.encode()
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    portions = [data[start:end] for start, end in pairwise(places)]
+    assert _lines_of(portions) == [line for line in text.split("\n") if line]
+
+
+def test_a_line_without_an_end_is_cut() -> None:
+    assert [len(line) for line in _lines_of([b"x" * LINE_BYTES, b"y" * 10])] == [LINE_BYTES, 10]
+
+
+def test_input_that_is_no_utf8_is_said_as_well_as_it_can_be() -> None:
+    assert _lines_of([b"a\xffb\n"]) == ["a\ufffdb"]
+
+
+def test_an_input_that_was_closed_from_the_start_is_an_empty_one() -> None:
+    async def main() -> list[str]:
+        return [line async for line in Lines(-1)]
+
+    assert trio.run(main) == []
+
+
+def _lines_of(portions: list[bytes]) -> list[str]:
+    """What comes of input that arrives in these portions."""
+
+    async def main() -> list[str]:
+        read = []
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                for portion in portions:
+                    await trio.to_thread.run_sync(os.write, writer, portion)
+                os.close(writer)
+
+            nursery.start_soon(write)
+            async for line in Lines(stdin):
+                read.append(line)  # noqa: PERF401  # while the other task writes
+        return read
+
+    stdin, writer = os.pipe()
+    try:
+        return trio.run(main)
+    finally:
+        os.close(stdin)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Runs `qiyu chat`; the exit status, and what it said on stderr."""
+    monkeypatch.setenv("QIYU_DATA__DIR", str(tmp_path))
+    monkeypatch.setenv("QIYU_AUTH__SECRET", "a secret for tests alone")
+
+    def invoke(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, ["chat", *arguments])
+        return result.exit_code, result.stderr
+
+    return invoke
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--user 10001", "one of --room and --to"),
+        ("--user 10001 --room 1 --to 10002", "one of --room and --to"),
+        ("--user 10001 --room 1 --token t --name n", "--name"),
+        ("--user 5 --room 1", "--user"),
+        ("--room 1", "--user"),
+        ("--user 10001 --room 0", "--room"),
+        ("--user 10001 --room 1 --host a/b", "--host"),
+    ],
+)
+def test_bad_options(run: Callable[..., tuple[int, str]], arguments: str, told: str) -> None:
+    status, stderr = run(*arguments.split())
+    assert status == 2
+    assert told in stderr
+
+
+@pytest.mark.parametrize("transport", [[], ["--ws"]])
+def test_nobody_listens(run: Callable[..., tuple[int, str]], transport: list[str]) -> None:
+    status, stderr = run("--user", "10001", "--room", "1", "--port", "1", *transport)
+    assert (status, stderr) == (1, "* cannot connect to 127.0.0.1:1: Connection refused\n")

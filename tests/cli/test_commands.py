@@ -1,0 +1,75 @@
+"""The commands that do one thing and end."""
+
+from __future__ import annotations
+
+import re
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from qiyu.__main__ import cli, main
+from qiyu.errors import ConfigError
+from qiyu.services.tokens import Tokens
+
+runner = CliRunner()
+SECRET = "a secret for tests alone"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_token_prints_a_line_for_each_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QIYU_AUTH__SECRET", SECRET)
+    done = runner.invoke(cli, ["token", "10000-10004", "--app", "10002", "--name", "一"])
+    assert done.exit_code == 0, done.output
+    lines = [line.split(" ") for line in done.stdout.splitlines()]
+    assert [user for user, _ in lines] == ["10000", "10001", "10002", "10003", "10004"]
+    for user, token in lines:
+        identity = Tokens(SECRET, 300).verify(
+            token, user_id=int(user), app_id=10002, now_ms=time.time_ns() // 1_000_000
+        )
+        assert identity.nickname == "一"
+
+
+@pytest.mark.parametrize("arguments", [["5"], ["x"], ["10002-10001"], ["10001", "--app", "5"]])
+def test_token_refuses_what_can_be_no_user(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QIYU_AUTH__SECRET", SECRET)
+    done = runner.invoke(cli, ["token", *arguments])
+    assert done.exit_code == 2
+    assert "expected" in re.sub(r"[\s│]+", " ", done.output)
+
+
+def test_config_prints_toml_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QIYU_AUTH__SECRET", SECRET)
+    monkeypatch.setenv("QIYU_TCP__PORT", "9000")
+    Path("other.toml").write_text("[ws]\nport = 9001\n")
+    done = runner.invoke(cli, ["config", "--config", "other.toml"])
+    assert done.exit_code == 0, done.output
+    printed = tomllib.loads(done.stdout)
+    assert (printed["tcp"]["port"], printed["ws"]["port"], printed["http"]["port"]) == (9000, 9001, 8080)
+    assert SECRET not in done.output
+    assert printed["auth"]["secret"]
+
+
+def test_a_wrong_setting_is_an_error_of_whoever_runs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QIYU_TCP__PORT", "many")
+    assert isinstance(runner.invoke(cli, ["config"]).exception, ConfigError)
+    monkeypatch.setattr("sys.argv", ["qiyu", "config"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert 'tcp.port = "many" (from QIYU_TCP__PORT)' in capsys.readouterr().err
+
+
+def test_it_tells_its_version_and_its_commands() -> None:
+    assert re.fullmatch(r"qiyu \d+\.\d+\.\d+\n", runner.invoke(cli, ["--version"]).stdout)
+    text = runner.invoke(cli, ["--help"]).output
+    for command in ("serve", "chat", "token", "config"):
+        assert command in text
