@@ -96,6 +96,8 @@ class Dispatcher:
                 return
 
     def _violated(self, session: Session, violation: ProtocolViolation) -> None:
+        if session.ended:  # by a packet before the fault
+            return
         self.core.metrics.protocol_violations += 1
         self.core.connections.refuse(session, violation)
 

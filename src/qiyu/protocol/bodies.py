@@ -4,7 +4,7 @@ Every packet's body is an ImMsgBody. What a server reads of it differs by packet
 not name, so each kind of packet has a struct with just the fields it needs. Unknown fields are ignored; absent and null
 ones are zero or empty (Java clients write null for what they do not set).
 
-Two kinds of bad body are told apart: bytes that are no JSON object end the connection (`ProtocolViolation`), for
+Two kinds of bad body are told apart: bytes that are no JSON end the connection (`ProtocolViolation`), for
 nothing after them can be trusted; a field of the wrong type refuses that one packet (`Refused`).
 """
 

@@ -23,7 +23,7 @@ class MsgIds:
         if not 0 <= instance <= MAX_INSTANCE:
             raise ValueError(f"instance number {instance}: expected 0 to {MAX_INSTANCE}")
         self._instance = instance << SEQUENCE_BITS
-        self._last = 0
+        self._last = self._instance  # so that ids are this instance's even while the clock is before 2015
 
     def next(self, unix_ms: int) -> str:
         """An id above all earlier ones, even where the clock stood still or went back.

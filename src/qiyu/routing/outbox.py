@@ -26,8 +26,8 @@ class OutboxLimits:
 
     @property
     def soft(self) -> int:
-        """The soft bound as a number to compare with."""
-        return self.soft_bytes or UNBOUNDED
+        """The soft bound as a number to compare with; an outbox that has overflowed is always above it."""
+        return self.soft_bytes or self.hard + 1
 
     @property
     def hard(self) -> int:
@@ -54,7 +54,7 @@ class Outbox:
     def __init__(self, wake: Callable[[Outbox], None], hard: int, owner: Any = None) -> None:
         self._wake = wake
         self._hard = hard
-        self._parts: list[bytes] | None = None
+        self._parts: list[bytes] | None = None  # three a packet
         self._is_cut = False  # the first part is the rest of a packet of which the peer has the beginning
         self.size = 0
         """Bytes waiting."""
@@ -78,9 +78,9 @@ class Outbox:
         if self.finished or self.overflowed:
             return
         if self._parts is None:
-            self._parts = [data]
+            self._parts = [data, b"", b""]
         else:
-            self._parts.append(data)
+            self._parts.extend((data, b"", b""))
         self._grow(len(data))
 
     def push_spliced(self, head: bytes, digits: bytes, tail: bytes, size: int) -> None:
@@ -109,14 +109,14 @@ class Outbox:
 
     def discard(self) -> None:
         """Forget what is owed, but for the rest of what the peer has the beginning of; a last word always fits."""
-        keep = self._parts[:1] if self._parts is not None and self._is_cut else None
+        keep = self._parts[:3] if self._parts is not None and self._is_cut else None
         self._parts = keep
         self.size = len(keep[0]) if keep else 0
         self.overflowed = False
         self._hard = UNBOUNDED
 
     def take(self, at_most: int) -> bytes:
-        """Remove and return the oldest bytes: all of them, or as many whole parts as fit, but at least one part."""
+        """Remove and return the oldest bytes: all of them, or as many whole packets as fit, but at least one."""
         parts = self._parts
         if parts is None:
             return b""
@@ -124,13 +124,15 @@ class Outbox:
         if self.size <= at_most:
             self._parts = None
             self.size = 0
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return parts[0] if len(parts) == 3 and not parts[1] else b"".join(parts)
+        # Cut between packets: whatever is discarded later, the peer is never left with the beginning of one.
         total = count = 0
-        for part in parts:
-            if total + len(part) > at_most and count:
+        for part in range(0, len(parts), 3):
+            size = len(parts[part]) + len(parts[part + 1]) + len(parts[part + 2])
+            if total + size > at_most and count:
                 break
-            total += len(part)
-            count += 1
+            total += size
+            count = part + 3
         chunk = b"".join(parts[:count])
         del parts[:count]
         self.size -= total
@@ -141,9 +143,9 @@ class Outbox:
     def put_back(self, rest: bytes) -> None:
         """Return what the socket did not take of the last `take`."""
         if self._parts is None:
-            self._parts = [rest]
+            self._parts = [rest, b"", b""]
         else:
-            self._parts.insert(0, rest)
+            self._parts[:0] = (rest, b"", b"")
         self.size += len(rest)
         self._is_cut = True
 

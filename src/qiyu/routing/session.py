@@ -104,17 +104,23 @@ class Session:
         """Say LOGOUT with `reason`, once, and close. Whoever calls this also takes it out of the hub."""
         if self.ended:
             return
-        if reason is EndReason.SLOW:
-            self.outbox.discard()
+        self.make_way()
         data = LogoutData(reason=reason.text, reconnect=reason.reconnect, retry_after_ms=retry_after_ms)
         self.answer(MsgCode.LOGOUT, encode_json(data).decode())
         self.close(reason.ws_close, reason.text)
+
+    def make_way(self) -> None:
+        """Let an outbox that has overflowed, and takes nothing more, take a last word."""
+        if self.outbox.overflowed:
+            self.outbox.discard()
 
     def close(self, ws_close: int, reason: str) -> None:
         """Say good-bye in the wire's own terms, and close once the peer has read what it is owed."""
         if self.ended:
             return
         self.ended = True
+        if self.wire.has_output:  # the answer to a close frame: a session may end in the read that brought one
+            self.outbox.push(self.wire.data_to_send())
         farewell = self.wire.close(ws_close, reason)
         if farewell:
             self.outbox.push(farewell)

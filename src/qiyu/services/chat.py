@@ -15,6 +15,7 @@ from qiyu.protocol.bodies import (
     DirectChat,
     RoomChat,
     checked_id,
+    checked_room_id,
     decode_chat_data,
     encode_json,
 )
@@ -43,7 +44,7 @@ class Chat:
         self._check_client_msg_id(body.client_msg_id or "")
         if body.biz_code == BizCode.ROOM_CHAT:
             chat = self._read(body.data)
-            if chat.room_id is None and chat.object_id is not None:
+            if chat.object_id and not chat.room_id:
                 self._to_user(session, chat, now, BizCode.ROOM_CHAT)
             else:
                 self._to_room(session, chat, now)
@@ -55,10 +56,11 @@ class Chat:
         self._metrics.messages_accepted += 1
 
     def _to_room(self, session: Session, chat: ChatData, now: Instant) -> None:
+        room_id = checked_room_id(chat.room_id)
         room = session.room
-        if room is None or room.id != chat.room_id:
+        if room is None or room.id != room_id:
             where = f"in room {room.id}" if room else "in no room"
-            raise Refused(ErrorCode.FORBIDDEN, f"roomId {chat.room_id}: you are {where}; enter the room first")
+            raise Refused(ErrorCode.FORBIDDEN, f"roomId {room_id}: you are {where}; enter the room first")
         data = RoomChat(
             user_id=session.user_id,
             room_id=room.id,

@@ -61,6 +61,7 @@ class Connections:
 
     def log_out(self, session: Session) -> None:
         """The client leaves: it gets its answer, and the connection closes."""
+        session.make_way()
         session.answer(MsgCode.LOGOUT)
         self.dismiss(session, WsClose.NORMAL, "logout")
 
@@ -71,6 +72,7 @@ class Connections:
 
     def enter_room(self, session: Session, room_id: int) -> Room:
         """Put the session into a room, and out of the one it was in."""
+        session.outbox.gap = False  # what is dropped from here on, it has not been told of
         return self._hub.enter(session, room_id)
 
     def leave_room(self, session: Session) -> None:
@@ -88,11 +90,14 @@ class Connections:
         log.debug("connection refused", session=session.id, user=session.user_id, reason=violation.reason)
         self._forget(session)
         if not session.ended:
+            session.make_way()
             session.send_error(Refused(violation.code, f"{violation.reason}; the connection is closed"))
             session.close(violation.ws_close, violation.reason)
 
     def overflowed(self, session: Session) -> None:
         """The peer does not read, and is owed more than it may be."""
+        if session.ended:
+            return
         if session.ended:
             return
         self._metrics.sessions_slow += 1
@@ -109,7 +114,7 @@ class Connections:
         silent_since = now.monotonic - self._rules.idle_seconds if self._rules.idle_seconds else float("-inf")
         idle = []
         for session in self._hub:
-            if session.last_seen < silent_since:
+            if session.last_seen <= silent_since:
                 idle.append(session)
             elif not session.in_flight and session.in_flight is not None:
                 session.in_flight = None
