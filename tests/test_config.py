@@ -392,8 +392,8 @@ class TestRightValues:
             try:
                 load_settings(None, {name: text})
             except ConfigError as error:
-                assert re.search(rf"{section}\.{key} = .* \(from {name}\).*: expected ", str(error))  # noqa: PT017
-                assert str(error).isprintable()  # noqa: PT017
+                assert re.search(rf"{section}\.{key} = .* \(from {name}\).*: expected ", str(error))
+                assert str(error).isprintable()
 
 
 class TestDescribe:

@@ -88,6 +88,12 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _check_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    for address in addresses:
+        ipaddress.ip_network(address)
+    return addresses
+
+
 def _check_folder(folder: Path) -> Path:
     if folder == Path() or folder.parts[0].startswith("~") or not str(folder).isprintable():
         raise ValueError  # nothing expands a ~ here: it would make a folder of that name
@@ -120,6 +126,24 @@ Folder = Annotated[
     Path, Field(strict=False), AfterValidator(_check_folder), Expected("the name of a folder, with no ~ in front")
 ]
 InstanceNumber = Annotated[int, Field(ge=0, le=1023), Expected("a whole number from 0 to 1023")]
+Address = Annotated[
+    str,
+    Field(pattern=r"^$|^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    Expected('host:port as clients reach it, or ""'),
+]
+WebSocketUrl = Annotated[
+    str,
+    Field(pattern=r"^$|^wss?://[^\s/?#@]+$"),
+    Expected('ws://host:port or wss://host:port with no path, or ""'),
+]
+Addresses = Annotated[
+    tuple[str, ...],
+    Field(strict=False),
+    AfterValidator(_check_addresses),
+    Expected("a list of IP addresses or networks such as 10.0.0.0/8"),
+]
+Days = Annotated[int, Field(ge=1, le=366), Expected("a whole number of days from 1 to 366")]
+Synchronous = Annotated[Literal["normal", "full"], Expected("normal or full")]
 Secret = Annotated[
     SecretStr, AfterValidator(_check_secret), Expected(f'a text of at least {SECRET_CHARS} characters, or ""')
 ]
@@ -141,6 +165,7 @@ TokenSeconds = Annotated[
 ]
 Window = Annotated[int, Field(ge=1, le=_MAX_LIMIT), Expected(f"a whole number from 1 to {_MAX_LIMIT}")]
 Limit = Annotated[int, Field(ge=0, le=_MAX_LIMIT), Expected(f"a whole number from 0 (no limit) to {_MAX_LIMIT}")]
+Count = Annotated[int, Field(ge=0, le=_MAX_LIMIT), Expected(f"a whole number from 0 to {_MAX_LIMIT}")]
 YesNo = Annotated[bool, Expected("true or false")]
 Level = Annotated[Literal["debug", "info", "warning", "error"], Expected("debug, info, warning or error")]
 Format = Annotated[Literal["auto", "human", "json"], Expected("auto, human or json")]
@@ -156,11 +181,19 @@ class _Section(BaseModel):
 class TcpSettings(_Section):
     host: Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
     port: Port = Field(default=8085, description="TCP port, 0 to 65535; 0 takes any free one.")
+    public_address: Address = Field(
+        default="",
+        description="host:port that clients are told to connect to; empty = the host they asked, and this port.",
+    )
 
 
 class WsSettings(_Section):
     host: Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
     port: Port = Field(default=8086, description="TCP port, 0 to 65535; 0 takes any free one.")
+    public_url: WebSocketUrl = Field(
+        default="",
+        description="ws:// or wss:// address that clients are told to connect to; empty = as for TCP.",
+    )
     allowed_origins: Origins = Field(
         default=(),
         description='Pages that may connect, as exact origins; [] = pages of this machine only, ["*"] = any.',
@@ -170,6 +203,15 @@ class WsSettings(_Section):
 class HttpSettings(_Section):
     host: Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
     port: Port = Field(default=8080, description="TCP port, 0 to 65535; 0 takes any free one.")
+    cors_origins: Origins = Field(
+        default=(),
+        description="Pages of other hosts that may call the HTTP interface with their users' cookies, as origins.",
+    )
+    session_days: Days = Field(default=30, description="Days for which a login over HTTP lasts.")
+    trusted_proxies: Addresses = Field(
+        default=(),
+        description="Proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+    )
 
 
 class DataSettings(_Section):
@@ -204,14 +246,18 @@ class AuthSettings(_Section):
 class DatabaseSettings(_Section):
     url: Url = Field(
         default=SecretStr(""),
-        description="Where messages will be kept; empty = SQLite in the data folder. Not used yet.",
+        description="postgresql://, mysql:// or sqlite:// address; empty = SQLite in the data folder.",
+    )
+    synchronous: Synchronous = Field(
+        default="normal",
+        description="SQLite: normal survives a killed process, full a power cut as well (slower).",
     )
 
 
 class RedisSettings(_Section):
     url: Url = Field(
         default=SecretStr(""),
-        description="Where instances will find each other; empty = a single one. Not used yet, see above.",
+        description="Where instances will find each other; empty = a single one. Not used yet.",
     )
 
 
@@ -270,7 +316,15 @@ class LimitsSettings(_Section):
 class LivingSettings(_Section):
     require_open_room: YesNo = Field(
         default=True,
-        description="Whether only rooms with a live stream may be entered. Not enforced yet: any number may.",
+        description="Whether only rooms that an anchor opened may be entered; false allows any number.",
+    )
+    events: YesNo = Field(
+        default=True,
+        description="Whether members are told who enters and leaves, how many they are, and how many likes there are.",
+    )
+    enter_deliveries_per_second: Count = Field(
+        default=2000,
+        description="Deliveries a second and room for who enters and leaves; spent, the count once a second has to do.",
     )
 
 

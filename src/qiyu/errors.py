@@ -54,6 +54,27 @@ class Refused(QiyuError):
         self.client_msg_id = client_msg_id
 
 
+class CallRefused(QiyuError):
+    """A call of a service is refused: over HTTP an answer with `code` and `reason`, on the command line one line.
+
+    `code` is 400 (a parameter is wrong), 401 (not logged in), 403 (not allowed), 404 (there is none), 429 (too often),
+    501 (the rules of the business say no, such as a name that is taken; HTTP status 409) or 503 (not now).
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class DatabaseUnavailable(QiyuError):
+    """The database cannot be reached, is locked, full or read-only: it may pass, and whoever called may try again."""
+
+
+class DatabaseTooNew(StartupError):
+    """The database was made by a newer version; the text names both revisions."""
+
+
 class WsClose(IntEnum):
     """The WebSocket close codes qiyu sends for a peer's fault (RFC 6455, section 7.4.1)."""
 

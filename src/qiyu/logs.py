@@ -87,7 +87,9 @@ def configure_logging(level: Level, format: Format, stream: TextIO | None = None
     )
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(_LEVELS[level])
+    # What libraries say while they are debugged is of no use here, and may hold what is nobody's business: aiosqlite
+    # writes out each statement with its values.
+    root.setLevel(max(_LEVELS[level], logging.INFO))
 
 
 def reset_logging() -> None:

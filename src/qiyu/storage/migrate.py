@@ -1,0 +1,126 @@
+"""Brings the tables up to date, with Alembic and the files in migrations/."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from qiyu.errors import DatabaseTooNew, DatabaseUnavailable
+from qiyu.storage.database import Database
+from qiyu.storage.errors import DatabaseOutdated
+
+LOCK_SECONDS: Final = 60
+_LOCK_KEY: Final = int.from_bytes(b"qiyu-db", "big")  # any 63-bit number that others do not use
+
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # whoever calls `upgrade` knows better what to tell
+
+
+async def upgrade(database: Database) -> tuple[str | None, str]:
+    """Bring the tables up to date; returns the revision before (None: there were none) and after.
+
+    Several processes may do it at once: one does, and the others wait. Raises DatabaseTooNew, DatabaseUnavailable.
+    """
+    return await database.run_long(_upgrade)
+
+
+async def current(database: Database) -> str | None:
+    """The revision of the tables; None where there are none."""
+    return await database.read(_revision)
+
+
+async def check(database: Database) -> str | None:
+    """`current`, where this version can work with it. Raises DatabaseTooNew or DatabaseOutdated where it cannot."""
+    revision = await current(database)
+    scripts = _scripts()
+    _refuse_newer(revision, scripts)
+    if revision is not None and revision != _head(scripts):
+        raise DatabaseOutdated(
+            f"the database is at revision {revision}, and this version of qiyu needs {_head(scripts)}. "
+            "Make a backup, then run: qiyu db upgrade"
+        )
+    return revision
+
+
+def latest() -> str:
+    """The revision that this version of qiyu needs."""
+    return _head(_scripts())
+
+
+def migrations_folder() -> Path:
+    """The folder of the migrations: inside the package where that is installed, beside src/ in a checkout."""
+    package = Path(str(resources.files("qiyu")))
+    for folder in (package / "migrations", package.parent.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise FileNotFoundError(f"no migrations in {package} nor beside it: this installation is not complete")
+
+
+def _upgrade(connection: Connection) -> tuple[str | None, str]:
+    scripts = _scripts()
+    head = _head(scripts)
+    with _alone(connection):
+        before = _revision(connection)
+        _refuse_newer(before, scripts)
+        if before != head:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    return before, head
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Keep other processes waiting. On SQLite, the transaction does that already (BEGIN IMMEDIATE)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    if connection.dialect.name != "mysql":
+        yield
+        return
+    # Of the whole server, not of one database; and of the connection, for DDL commits as it goes.
+    lock = {"name": "qiyu-" + hashlib.sha256(str(connection.engine.url.database).encode()).hexdigest()[:32]}
+    if not connection.scalar(text("SELECT GET_LOCK(:name, :seconds)"), {**lock, "seconds": LOCK_SECONDS}):
+        raise DatabaseUnavailable(f"another process has been changing the tables for {LOCK_SECONDS} s")
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_newer(revision: str | None, scripts: ScriptDirectory) -> None:
+    if revision is not None and revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise DatabaseTooNew(
+            f"the database is at revision {revision}, which this version of qiyu does not know (it knows up to "
+            f"{_head(scripts)}): a newer version has changed it. Install that one, or go back to a backup."
+        )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    return config
+
+
+def _head(scripts: ScriptDirectory) -> str:
+    head = scripts.get_current_head()
+    assert head is not None  # noqa: S101  # the folder is not empty
+    return head

@@ -1,0 +1,169 @@
+"""The tables. migrations/ makes them; a test compares the two.
+
+`t_living_room` and `t_living_room_record` have the names and columns of the tutorial; the other tables are ours.
+
+Times are whole milliseconds since 1970, in columns called `*_time`: the same number on every database. DATETIME is not:
+SQLite has none, MariaDB's knows no time zone and cuts to seconds, and each driver reads them back its own way.
+
+Text is any Unicode but U+0000, which PostgreSQL cannot keep, and is compared by its code points (on MariaDB:
+utf8mb4_bin).
+
+Ids are never given twice, also after a restart and after rows have gone: AUTOINCREMENT on SQLite, a sequence on
+PostgreSQL, AUTO_INCREMENT on MariaDB from 10.2.4 and MySQL from 8.0, which keep the counter on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    TypeDecorator,
+)
+
+FIRST_USER_ID: Final = 10_000  # the migration sets it; the protocol knows no smaller one
+NAME_CHARS: Final = 35
+NICK_NAME_CHARS: Final = 35
+AVATAR_CHARS: Final = 255
+ROOM_NAME_CHARS: Final = 60
+COVERT_IMG_CHARS: Final = 255
+TAG_CHARS: Final = 32
+TOKEN_HASH_BYTES: Final = 32
+
+CLOSED: Final = 0
+OPEN: Final = 1
+"""The values of `status`."""
+
+# NFKC makes at most 18 characters of one (U+FDFA).
+_NAME_KEY_CHARS: Final = 18 * NAME_CHARS
+
+
+class Text(TypeDecorator[str]):
+    """VARCHAR whose limits hold on SQLite too, which has none of its own: what passes there passes everywhere."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, chars: int) -> None:
+        super().__init__(chars)
+        self.chars = chars
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        if value is not None and (len(value) > self.chars or "\0" in value):
+            raise ValueError(f"expected at most {self.chars} characters, U+0000 not among them; got {len(value)}")
+        return value
+
+
+class Hex(TypeDecorator[bytes]):
+    """Bytes as hexadecimal text, for aiomysql cannot write bytes beside PyMySQL 1.2."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(2 * length)
+        self.length = length
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        if value is not None and len(value) != self.length:
+            raise ValueError(f"expected {self.length} bytes, got {len(value)}")
+        return None if value is None else value.hex()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        return None if value is None else bytes.fromhex(value)
+
+
+_Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT is for INTEGER alone
+_MYSQL: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+t_user = Table(
+    "t_user",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text(NAME_CHARS), nullable=False),
+    Column("name_key", Text(_NAME_KEY_CHARS), nullable=False),
+    Column("nick_name", Text(NICK_NAME_CHARS), nullable=False),
+    Column("avatar", Text(AVATAR_CHARS), nullable=False),
+    Column("password_hash", Text(255), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Index("ix_t_user_name_key", "name_key", unique=True),
+    sqlite_autoincrement=True,
+    **_MYSQL,
+)
+
+t_user_tag = Table(
+    "t_user_tag",
+    metadata,
+    Column("user_id", _Id, ForeignKey("t_user.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("tag", Text(TAG_CHARS), primary_key=True),
+    **_MYSQL,
+)
+
+t_user_session = Table(
+    "t_user_session",
+    metadata,
+    Column("token_hash", Hex(TOKEN_HASH_BYTES), primary_key=True),
+    Column("user_id", _Id, ForeignKey("t_user.id", ondelete="CASCADE"), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("expire_time", BigInteger, nullable=False),
+    Index("ix_t_user_session_user_id", "user_id"),
+    Index("ix_t_user_session_expire_time", "expire_time"),
+    **_MYSQL,
+)
+
+# Open rooms only, and one for each anchor.
+t_living_room = Table(
+    "t_living_room",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("room_name", Text(ROOM_NAME_CHARS), nullable=False),
+    Column("covert_img", Text(COVERT_IMG_CHARS), nullable=False),
+    Column("watch_num", BigInteger, nullable=False),
+    Column("good_num", BigInteger, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Index("ix_t_living_room_anchor_id", "anchor_id", unique=True),
+    Index("ix_t_living_room_type", "type", "start_time", "id"),
+    sqlite_autoincrement=True,
+    **_MYSQL,
+)
+
+# Where a room goes when it is closed, with its id.
+t_living_room_record = Table(
+    "t_living_room_record",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("room_name", Text(ROOM_NAME_CHARS), nullable=False),
+    Column("covert_img", Text(COVERT_IMG_CHARS), nullable=False),
+    Column("watch_num", BigInteger, nullable=False),
+    Column("good_num", BigInteger, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger, nullable=False),
+    Index("ix_t_living_room_record_anchor_id", "anchor_id", "end_time"),
+    **_MYSQL,
+)

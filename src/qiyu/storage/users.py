@@ -1,0 +1,156 @@
+"""Users, their tags, and their sessions at the HTTP interface."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from qiyu.storage.errors import NameTaken, NoSuchUser
+from qiyu.storage.tables import t_user, t_user_session, t_user_tag
+
+CHUNK: Final = 1000  # ids in one statement; SQLite takes 32,766, and the servers more
+
+_USER: Final = (t_user.c.id, t_user.c.name, t_user.c.nick_name, t_user.c.avatar, t_user.c.password_hash)
+_USERS: Final = select(*_USER, t_user_tag.c.tag).join_from(t_user, t_user_tag, isouter=True)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: int
+    name: str
+    nick_name: str
+    avatar: str
+    password_hash: str = field(repr=False)
+    tags: frozenset[str] = frozenset()
+
+
+def name_key(name: str) -> str:
+    """What two names that look alike have in common: without case, width (Ａ and A) and outer spaces."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", folded).strip()
+
+
+def insert_user(c: Connection, *, name: str, password_hash: str, nick_name: str, avatar: str, now_ms: int) -> int:
+    """Add a user and return the new id. Raises NameTaken."""
+    row = {
+        "name": name,
+        "name_key": name_key(name),
+        "nick_name": nick_name,
+        "avatar": avatar,
+        "password_hash": password_hash,
+        "create_time": now_ms,
+    }
+    try:
+        with c.begin_nested():
+            inserted = c.execute(insert(t_user).values(row)).inserted_primary_key
+    except IntegrityError:
+        raise NameTaken(f"the name {name} is taken") from None
+    return int(inserted[0])  # type: ignore[index]  # there is one, as the id is generated
+
+
+def find_user(c: Connection, user_id: int) -> User | None:
+    return _one(c.execute(_USERS.where(t_user.c.id == user_id)))
+
+
+def find_user_by_name(c: Connection, name: str) -> User | None:
+    return _one(c.execute(_USERS.where(t_user.c.name_key == name_key(name))))
+
+
+def find_users(c: Connection, user_ids: Collection[int]) -> dict[int, User]:
+    """Those that there are, by id; one query for each thousand."""
+    wanted = sorted(set(user_ids))
+    found: dict[int, User] = {}
+    for start in range(0, len(wanted), CHUNK):
+        rows = c.execute(_USERS.where(t_user.c.id.in_(wanted[start : start + CHUNK])))
+        found |= {user.id: user for user in _users(rows)}
+    return found
+
+
+def list_users(c: Connection, *, after_id: int = 0, limit: int = 1000) -> list[User]:
+    """The next users in the order of their ids."""
+    page = select(*_USER).where(t_user.c.id > after_id).order_by(t_user.c.id).limit(limit).subquery()
+    query = select(*page.c, t_user_tag.c.tag).join_from(
+        page, t_user_tag, page.c.id == t_user_tag.c.user_id, isouter=True
+    )
+    return _users(c.execute(query.order_by(page.c.id)))
+
+
+def set_password(c: Connection, user_id: int, password_hash: str) -> bool:
+    """Whether there is such a user."""
+    return c.execute(update(t_user).where(t_user.c.id == user_id).values(password_hash=password_hash)).rowcount > 0
+
+
+def add_tag(c: Connection, user_id: int, tag: str) -> bool:
+    """Whether the user did not have it before. Raises NoSuchUser."""
+    try:
+        with c.begin_nested():
+            c.execute(insert(t_user_tag).values(user_id=user_id, tag=tag))
+    except IntegrityError:
+        if find_user(c, user_id) is None:
+            raise NoSuchUser(f"there is no user {user_id}") from None
+        return False
+    return True
+
+
+def remove_tag(c: Connection, user_id: int, tag: str) -> bool:
+    """Whether the user had it."""
+    return c.execute(delete(t_user_tag).where(t_user_tag.c.user_id == user_id, t_user_tag.c.tag == tag)).rowcount > 0
+
+
+def insert_session(c: Connection, *, token_hash: bytes, user_id: int, now_ms: int, expire_ms: int) -> None:
+    """`token_hash` is 32 bytes, never the token itself. Raises NoSuchUser."""
+    row = {"token_hash": token_hash, "user_id": user_id, "create_time": now_ms, "expire_time": expire_ms}
+    try:
+        with c.begin_nested():
+            c.execute(insert(t_user_session).values(row))
+    except IntegrityError:
+        if find_user(c, user_id) is not None:
+            raise
+        raise NoSuchUser(f"there is no user {user_id}") from None
+
+
+def find_session_user(c: Connection, token_hash: bytes, now_ms: int) -> User | None:
+    """Whose session it is, unless it has expired by `now_ms`."""
+    query = _USERS.join(t_user_session, t_user_session.c.user_id == t_user.c.id)
+    query = query.where(t_user_session.c.token_hash == token_hash, t_user_session.c.expire_time > now_ms)
+    return _one(c.execute(query))
+
+
+def delete_session(c: Connection, token_hash: bytes) -> bool:
+    """Whether there was one."""
+    return c.execute(delete(t_user_session).where(t_user_session.c.token_hash == token_hash)).rowcount > 0
+
+
+def delete_sessions_of(c: Connection, user_id: int) -> int:
+    """How many there were."""
+    return c.execute(delete(t_user_session).where(t_user_session.c.user_id == user_id)).rowcount
+
+
+def prune_sessions(c: Connection, now_ms: int, limit: int = 1000) -> int:
+    """Delete some that have expired, the oldest first, and return how many."""
+    # In two statements, for MySQL has no LIMIT in a subquery.
+    expired = select(t_user_session.c.token_hash).where(t_user_session.c.expire_time <= now_ms)
+    hashes = c.scalars(expired.order_by(t_user_session.c.expire_time).limit(limit)).all()
+    if not hashes:
+        return 0
+    return c.execute(delete(t_user_session).where(t_user_session.c.token_hash.in_(hashes))).rowcount
+
+
+def _one(rows: Iterable[Sequence[Any]]) -> User | None:
+    users = _users(rows)
+    return users[0] if users else None
+
+
+def _users(rows: Iterable[Sequence[Any]]) -> list[User]:
+    """One user of each run of rows that differ in their last column, the tag, only."""
+    tags: dict[tuple[int, str, str, str, str], set[str]] = {}
+    for id_, name, nick_name, avatar, password_hash, tag in rows:
+        held = tags.setdefault((id_, name, nick_name, avatar, password_hash), set())
+        if tag is not None:
+            held.add(tag)
+    return [User(*user, frozenset(held)) for user, held in tags.items()]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from qiyu.cli.db import db
+from qiyu.errors import ConfigError
+from qiyu.storage.migrate import latest
+
+runner = CliRunner()
+HEAD = latest()
+
+cli = typer.Typer()
+cli.add_typer(db)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_says_where_the_tables_are_and_brings_them_up_to_date() -> None:
+    for command, printed in (
+        ("current", f"empty (needed: {HEAD})\n"),
+        ("upgrade", f"empty -> {HEAD}\n"),
+        ("upgrade", f"{HEAD} (was up to date)\n"),
+        ("current", f"{HEAD} (up to date)\n"),
+    ):
+        done = runner.invoke(cli, ["db", command])
+        assert (done.exit_code, done.stdout, done.stderr) == (0, printed, "")
+    assert Path("data/qiyu.db").exists()
+
+
+def test_a_newer_database_is_one_line() -> None:
+    runner.invoke(cli, ["db", "upgrade"])
+    with sqlite3.connect("data/qiyu.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    done = runner.invoke(cli, ["db", "upgrade"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("qiyu: the database is at revision 9999")
+    assert done.stderr.count("\n") == 1
+    assert runner.invoke(cli, ["db", "current"]).stdout == f"9999 (needed: {HEAD})\n"
+
+
+def test_a_database_that_is_not_there_is_one_line() -> None:
+    Path("data").touch()
+    done = runner.invoke(cli, ["db", "current"])
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "qiyu: data: File exists\n")
+
+
+def test_it_takes_the_settings_of_a_file() -> None:
+    Path("other.toml").write_text('[data]\ndir = "elsewhere"\n')
+    assert runner.invoke(cli, ["db", "upgrade", "--config", "other.toml"]).exit_code == 0
+    assert Path("elsewhere/qiyu.db").exists()
+    Path("wrong.toml").write_text('[database]\nurl = "oracle://h/n"\n')
+    done = runner.invoke(cli, ["db", "upgrade", "--config", "wrong.toml"])
+    assert isinstance(done.exception, ConfigError)
