@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import pytest
+
+from harness import BIZ, HEARTBEAT, LOGIN, ROOM_CHAT, Harness, Received, WsPeer, error_of
+
+MAX_ID = 2**53 - 1
+
+
+def rejected(peer: WsPeer) -> tuple[int, str]:
+    """The status, and the reason, of an upgrade that was refused; with no packet sent."""
+    assert peer.receive() == []
+    assert peer.shut
+    assert peer.session.ended
+    assert peer.session.user_id == 0
+    assert len(peer.harness.core.hub) == 0
+    head, _, reason = peer.http.decode().partition("\r\n\r\n")
+    return int(head.split()[1]), reason
+
+
+def test_an_upgrade_is_a_login() -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    peer.upgrade(f"/{harness.token(10_000, nickname='看客小鱼')}/10000/1001/7")
+    assert peer.receive() == [Received(LOGIN, {"appId": 10_001, "userId": 10_000, "data": "true"})]
+    assert peer.http.startswith(b"HTTP/1.1 101 ")
+    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in peer.http  # RFC 6455, section 1.3
+    assert peer.session.nickname == "看客小鱼"
+    assert peer.session.room is not None
+    assert peer.session.room.id == 7
+    assert peer.answer(HEARTBEAT).code == HEARTBEAT
+    assert harness.metrics.logins == 1
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/1001", "/1001/"])
+def test_code_and_room_may_be_left_out(rest: str) -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    peer.upgrade(f"/{harness.token(10_000)}/10000{rest}")
+    assert [packet.code for packet in peer.receive()] == [LOGIN]
+    assert peer.session.room is None
+
+
+def test_the_percent_of_the_token_may_be_escaped_and_its_app_counts() -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    peer.upgrade(f"/{harness.token(10_000, app=20_000).replace('%', '%25')}/10000")
+    assert peer.receive() == [Received(LOGIN, {"appId": 20_000, "userId": 10_000, "data": "true"})]
+
+
+@pytest.mark.parametrize("param", ["0", "x", "-7", "7.0", str(MAX_ID + 1), "9" * 30, "%37", "１"])
+def test_a_room_that_cannot_be_entered_costs_the_room_only(param: str) -> None:
+    if not param.isascii():
+        param = "%EF%BC%91"
+    harness = Harness()
+    peer = harness.connect_ws()
+    peer.upgrade(f"/{harness.token(10_000)}/10000/1001/{param}")
+    login, error = peer.receive()
+    assert login.code == LOGIN
+    assert error_of(error) == 400
+    assert peer.session.room is None
+    assert peer.answer(HEARTBEAT).code == HEARTBEAT
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/{token}",
+        "/{token}/10000/1001/7/8",
+        "/{token}/9999",
+        "/{token}/9007199254740992",
+        "/{token}/x",
+        "/{token}/10000/1002",
+        "/{token}/10000/x",
+        "//10000",
+        "/{token}/10000?room=7",
+    ],
+)
+def test_a_bad_path(path: str) -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    token = harness.token(10_000)
+    peer.upgrade(path.format(token=token))
+    status, reason = rejected(peer)
+    assert status == 400
+    assert reason
+    assert token[:20] not in reason
+    assert harness.metrics.logins_refused == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "token_of", "seconds", "reason"),
+    [
+        (10_000, 10_001, 0, "for another user"),
+        (10_000, 10_000, 300, "expired"),
+        (10_000, None, 0, "malformed"),
+    ],
+)
+def test_a_bad_token(user: int, token_of: int | None, seconds: float, reason: str) -> None:
+    harness = Harness()
+    token = harness.token(token_of) if token_of else "nonsense%10001"
+    harness.advance(seconds)
+    peer = harness.connect_ws()
+    peer.upgrade(f"/{token}/{user}/1001/7")
+    status, said = rejected(peer)
+    assert status == 401
+    assert reason in said
+    assert harness.core.hub.find_room(10_001, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "works"),
+    [
+        ([], None, True),
+        ([], "http://localhost:8080", True),
+        ([], "https://127.0.0.1", True),
+        ([], "http://[::1]:3000", True),
+        ([], "https://live.example.com", False),
+        ([], "http://localhost.example.com", False),
+        ([], "http://localhost:8080.example.com", False),
+        ([], "null", False),
+        ([], "", False),
+        (["https://live.example.com"], None, True),
+        (["https://live.example.com"], "https://live.example.com", True),
+        (["https://live.example.com"], "http://live.example.com", False),
+        (["https://live.example.com"], "https://live.example.com:8443", False),
+        (["https://live.example.com"], "http://localhost", False),
+        (["*"], "https://anywhere.example", True),
+    ],
+)
+def test_origins(allowed: list[str], origin: str | None, works: bool) -> None:
+    harness = Harness(ws={"allowed_origins": allowed})
+    peer = harness.connect_ws()
+    peer.upgrade(f"/{harness.token(10_000)}/10000", origin=origin)
+    if works:
+        assert [packet.code for packet in peer.receive()] == [LOGIN]
+    else:
+        assert rejected(peer) == (403, "Origin is not among [ws] allowed_origins")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x48\xf1\x00\x00", b"POST / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"]
+)
+def test_what_is_no_upgrade_is_answered_in_http(request_: bytes) -> None:
+    peer = Harness().connect_ws()
+    peer.write(request_)
+    status, reason = rejected(peer)
+    assert 400 <= status < 500
+    assert reason
+
+
+def test_data_before_the_answer() -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    path = f"/{harness.token(10_000)}/10000"
+    lines = ["Host: x", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+    head = "\r\n".join([f"GET {path} HTTP/1.1", *lines, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "\r\n"])
+    peer.write(head.encode() + peer.packet(HEARTBEAT))
+    assert rejected(peer)[0] == 400
+    assert harness.metrics.logins == 0
+
+
+def test_nothing_reaches_a_connection_before_its_upgrade() -> None:
+    harness = Harness()
+    half = harness.connect_ws()
+    half.write(b"GET /")
+    member = harness.log_in(10_000, room=7)
+    member.send(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7})
+    harness.advance(1)
+    assert half.receive() == []
+    assert half.http == b""
+    assert not half.shut
+
+
+def test_a_newer_login_over_websocket_that_fails_replaces_nobody() -> None:
+    harness = Harness()
+    older = harness.log_in_ws(10_000)
+    peer = harness.connect_ws()
+    peer.upgrade("/nonsense%10001/10000")
+    peer.receive()
+    assert peer.shut
+    assert not older.session.ended
+    assert harness.core.hub.find(10_001, 10_000) is older.session

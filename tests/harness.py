@@ -1,0 +1,335 @@
+"""One instance without sockets or a clock: the core, and a driver made of plain variables.
+
+A `Peer` is a client and the connection to it: what it writes goes to the dispatcher, what the server owes it is taken
+out of its outbox, by the rules of the real driver. It speaks the protocol with code of its own, so that it notices when
+the server speaks it wrong. Time stands still but for `Harness.advance`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, NamedTuple, cast
+
+from qiyu.app import build_core
+from qiyu.config import Settings
+from qiyu.handlers.dispatch import Dispatcher
+from qiyu.model import Instant
+from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.websocket import WebSocketWire
+from qiyu.protocol.wire import Wire
+from qiyu.routing.outbox import Outbox
+from qiyu.storage.database import Database
+
+SECRET = "the secret of the tests"
+APP = 10_001
+MAGIC = 18673
+LOGIN, LOGOUT, BIZ, HEARTBEAT, ACK, ROOM, ERROR = range(1001, 1008)
+ROOM_CHAT, DIRECT = 5555, 5556
+HEADER = struct.Struct(">hii")
+SEND_BYTES = 256 * 1024
+
+MASK = bytes([0x37, 0xFA, 0x21, 0x3D])  # the one of RFC 6455, section 5.7
+TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
+
+
+NO_DATABASE = cast("Database", None)  # any room may be entered, so nothing here is asked of one
+
+
+class Received(NamedTuple):
+    """A packet from the server."""
+
+    code: int
+    body: dict[str, Any]
+
+    @property
+    def data(self) -> Any:
+        """The JSON inside the JSON."""
+        return json.loads(self.body["data"])
+
+
+def dumps(value: object) -> str:
+    """JSON as the server writes it: compact, and not escaped where that can be helped."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def body_of(**fields: Any) -> bytes:
+    """An ImMsgBody; a `data` that is neither a string nor null becomes JSON in the JSON."""
+    if "data" in fields and not isinstance(fields["data"], str | None):
+        fields["data"] = dumps(fields["data"])
+    return dumps(fields).encode()
+
+
+class Peer:
+    """A client, and the connection to it."""
+
+    def __init__(self, harness: Harness, wire: Wire) -> None:
+        self.harness = harness
+        self.outbox = Outbox(harness.wake, harness.settings.limits.outbox_hard_bytes or 2**62, self)
+        self.session = harness.dispatcher.opened(wire, self.outbox, harness.now)
+        self.waits_to_write = False
+        self.shut = False
+        """The server has said all that it had to say, and shut its side."""
+        self.close_code: int | None = None
+        """That of the WebSocket close frame that came; nothing may come after it."""
+        self.http = b""
+        """The head of the HTTP response, and its text if that is not an upgrade."""
+        self.pongs: list[bytes] = []
+        self._incoming = b""
+
+    def frame(self, code: int, body: bytes) -> bytes:
+        """One packet as this client puts it on the wire."""
+        raise NotImplementedError
+
+    def size_of(self, code: int, body: bytes) -> int:
+        """The bytes of one packet as the server has to put it on the wire."""
+        raise NotImplementedError
+
+    def farewell_size(self, reason: str) -> int:
+        """The bytes of the wire's own good-bye."""
+        raise NotImplementedError
+
+    def packet(self, code: int, **fields: Any) -> bytes:
+        """`frame`, of a body with these fields."""
+        return self.frame(code, body_of(**fields))
+
+    def write(self, data: bytes) -> None:
+        """Put bytes on the wire: the server reads them at once, into a buffer that it uses again afterwards."""
+        buffer = bytearray(data)
+        self.harness.dispatcher.received(self.session, memoryview(buffer), self.harness.now)
+        buffer[:] = b"\xee" * len(buffer)
+
+    def send(self, code: int, **fields: Any) -> None:
+        """Send one packet."""
+        self.write(self.packet(code, **fields))
+
+    def receive(self) -> list[Received]:
+        """Read all that the server has to say by now."""
+        while True:
+            self.flush()
+            if not self.outbox.size:
+                break
+        self.harness.dirty = [outbox for outbox in self.harness.dirty if outbox is not self.outbox]
+        return self.decoded()
+
+    def answer(self, code: int, **fields: Any) -> Received:
+        """Send one packet, and read the one packet that comes for it."""
+        self.send(code, **fields)
+        (answer,) = self.receive()
+        return answer
+
+    def flush(self, capacity: int = 2**62, at_most: int = SEND_BYTES) -> None:
+        """One turn of the driver with this connection, whose kernel takes `capacity` bytes."""
+        outbox = self.outbox
+        if outbox.overflowed:
+            self.harness.dispatcher.overflowed(self.session)
+        data = outbox.take(at_most)
+        self._incoming += data[:capacity]
+        if capacity < len(data):
+            outbox.put_back(data[capacity:])
+            self.waits_to_write = True
+            return
+        self.waits_to_write = False
+        if outbox.size:
+            self.harness.dirty.append(outbox)
+            return
+        outbox.is_awake = False
+        self.shut = outbox.finished
+
+    def decoded(self) -> list[Received]:
+        """The packets that have come whole."""
+        raise NotImplementedError
+
+    def hang_up(self) -> None:
+        """Close the connection, as the driver sees it: the end of what comes, then the end."""
+        self.harness.dispatcher.eof(self.session)
+        self.harness.dispatcher.closed(self.session)
+
+
+class TcpPeer(Peer):
+    """A client of the magic-number frames."""
+
+    def __init__(self, harness: Harness) -> None:
+        super().__init__(harness, TcpWire(harness.settings.limits.body_bytes))
+
+    def frame(self, code: int, body: bytes) -> bytes:
+        return HEADER.pack(MAGIC, code, len(body)) + body
+
+    def size_of(self, code: int, body: bytes) -> int:
+        return HEADER.size + len(body)
+
+    def farewell_size(self, reason: str) -> int:
+        return 0
+
+    def decoded(self) -> list[Received]:
+        packets = []
+        data = self._incoming
+        while len(data) >= HEADER.size:
+            magic, code, length = HEADER.unpack_from(data)
+            assert magic == MAGIC
+            end = HEADER.size + length
+            if len(data) < end:
+                break
+            packets.append(Received(code, json.loads(data[HEADER.size : end])))
+            data = data[end:]
+        self._incoming = data
+        return packets
+
+
+class WsPeer(Peer):
+    """A client of the WebSocket port."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.wire = WebSocketWire(harness.settings.limits.body_bytes)
+        super().__init__(harness, self.wire)
+
+    def upgrade(self, path: str, *, origin: str | None = None) -> None:
+        """Ask for the upgrade."""
+        lines = [
+            f"GET {path} HTTP/1.1",
+            "Host: localhost:8086",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+            *([] if origin is None else [f"Origin: {origin}"]),
+            "\r\n",
+        ]
+        self.write("\r\n".join(lines).encode())
+
+    def masked(self, opcode: int, payload: bytes) -> bytes:
+        """One final frame of a client."""
+        size = len(payload)
+        if size < 126:
+            head = bytes([0x80 | opcode, 0x80 | size])
+        elif size < 2**16:
+            head = bytes([0x80 | opcode, 0x80 | 126]) + size.to_bytes(2)
+        else:
+            head = bytes([0x80 | opcode, 0x80 | 127]) + size.to_bytes(8)
+        return head + MASK + bytes(byte ^ MASK[i % 4] for i, byte in enumerate(payload))
+
+    def frame(self, code: int, body: bytes) -> bytes:
+        envelope = {"magic": MAGIC, "code": code, "len": len(body), "body": body.decode()}
+        return self.masked(TEXT, json.dumps(envelope).encode())
+
+    def size_of(self, code: int, body: bytes) -> int:
+        size = len(dumps({"magic": MAGIC, "code": code, "len": len(body), "body": body.decode()}).encode())
+        return size + (2 if size < 126 else 4 if size < 2**16 else 10)
+
+    def farewell_size(self, reason: str) -> int:
+        return 4 + len(reason)
+
+    def decoded(self) -> list[Received]:
+        if not self.http and not self._take_http():
+            return []
+        packets = []
+        for opcode, payload in self._frames():
+            assert self.close_code is None, "a frame came after the close frame"
+            if opcode == TEXT:
+                envelope = json.loads(payload)
+                assert envelope["magic"] == MAGIC
+                assert envelope["len"] == len(envelope["body"].encode())
+                packets.append(Received(envelope["code"], json.loads(envelope["body"])))
+            elif opcode == CLOSE:
+                self.close_code = int.from_bytes(payload[:2]) if payload else 1005
+            else:
+                assert opcode == PONG
+                self.pongs.append(payload)
+        return packets
+
+    def _take_http(self) -> bool:
+        head, end, rest = self._incoming.partition(b"\r\n\r\n")
+        if not end:
+            return False
+        upgraded = head.startswith(b"HTTP/1.1 101 ")
+        self.http = head if upgraded else self._incoming
+        self._incoming = rest if upgraded else b""
+        return upgraded
+
+    def _frames(self) -> list[tuple[int, bytes]]:
+        frames = []
+        data = self._incoming
+        while len(data) >= 2:
+            assert data[0] & 0xF0 == 0x80, "a fragment, or a reserved bit"
+            start, size = 2, data[1]
+            if size == 126:
+                start, size = 4, int.from_bytes(data[2:4])
+            elif size == 127:
+                start, size = 10, int.from_bytes(data[2:10])
+            if len(data) < start + size:
+                break
+            frames.append((data[0] & 0x0F, data[start : start + size]))
+            data = data[start + size :]
+        self._incoming = data
+        return frames
+
+
+class Harness:
+    """An instance with the settings of these sections: `Harness(limits={"content_chars": 5})`."""
+
+    def __init__(self, **sections: dict[str, Any]) -> None:
+        sections = {"living": {"require_open_room": False, "events": False}} | sections
+        self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
+        self.core = build_core(self.settings, SECRET, NO_DATABASE)
+        self.dispatcher = Dispatcher(self.core)
+        self.metrics = self.core.metrics
+        self.now = Instant(1_000.0, 1_750_000_000_000)
+        self.dirty: list[Outbox] = []
+        """The outboxes that woke the driver, or that it has not done with."""
+
+    def wake(self, outbox: Outbox) -> None:
+        """What an outbox calls when it has something for the driver."""
+        self.dirty.append(outbox)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and do what is due by it."""
+        self.now = Instant(self.now.monotonic + seconds, self.now.unix_ms + int(seconds * 1000))
+        self.dispatcher.sweep(self.now)
+
+    def token(self, user: int, *, app: int = APP, nickname: str = "", avatar: str = "") -> str:
+        """A login token made just now."""
+        return self.core.tokens.issue(user, app_id=app, nickname=nickname, avatar=avatar, now_ms=self.now.unix_ms)
+
+    def connect(self) -> TcpPeer:
+        """A client on the TCP port, not logged in."""
+        return TcpPeer(self)
+
+    def connect_ws(self) -> WsPeer:
+        """A client on the WebSocket port, not upgraded."""
+        return WsPeer(self)
+
+    def log_in(
+        self, user: int, *, room: int | None = None, app: int = APP, nickname: str = "", avatar: str = ""
+    ) -> TcpPeer:
+        """A TCP client, logged in and in `room`; `nickname` and `avatar` are those of its token."""
+        peer = self.connect()
+        fields = {} if room is None else {"data": {"roomId": room}}
+        token = self.token(user, app=app, nickname=nickname, avatar=avatar)
+        answer = peer.answer(LOGIN, appId=app, userId=user, token=token, **fields)
+        assert answer == Received(LOGIN, {"appId": app, "userId": user, "data": "true"})
+        return peer
+
+    def log_in_ws(
+        self, user: int, *, room: int | None = None, app: int = APP, nickname: str = "", avatar: str = ""
+    ) -> WsPeer:
+        """A WebSocket client, upgraded, logged in and in `room`."""
+        peer = self.connect_ws()
+        token = self.token(user, app=app, nickname=nickname, avatar=avatar)
+        peer.upgrade(f"/{token}/{user}/1001/{'' if room is None else room}")
+        assert peer.receive() == [Received(LOGIN, {"appId": app, "userId": user, "data": "true"})]
+        return peer
+
+
+def error_of(packet: Received) -> int:
+    """The code of an ERROR packet, which must have a reason."""
+    assert packet.code == ERROR
+    assert set(packet.data) == {"code", "reason"}
+    assert packet.data["reason"]
+    code: int = packet.data["code"]
+    return code
+
+
+def refusal(received: list[Received]) -> int:
+    """The code of the only packet, an ERROR."""
+    (packet,) = received
+    return error_of(packet)

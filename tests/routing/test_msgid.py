@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from qiyu.routing.msgid import EPOCH_MS, MAX_INSTANCE, MsgIds
+
+NOW = 1_750_000_000_000
+CLOCKS = st.lists(st.integers(NOW - 5, NOW + 5), max_size=50)
+ANY_CLOCKS = st.lists(st.integers(-(2**41), 2**42), max_size=20)
+
+
+@pytest.mark.property
+@given(st.integers(0, MAX_INSTANCE), st.one_of(CLOCKS, ANY_CLOCKS))
+def test_ids_grow_whatever_the_clock_does(instance: int, clock: list[int]) -> None:
+    """Every id is above all earlier ones of its instance, also where the clock stands still, goes back or is wrong."""
+    ids = MsgIds(instance)
+    made = [int(ids.next(now)) for now in clock]
+    assert made == sorted(set(made))
+
+
+@pytest.mark.property
+@given(
+    st.lists(st.integers(0, MAX_INSTANCE), min_size=2, max_size=2, unique=True),
+    st.one_of(CLOCKS, ANY_CLOCKS),
+    st.one_of(CLOCKS, ANY_CLOCKS),
+)
+@example([1, 2], [0, 0], [0])
+def test_no_two_instances_make_the_same_id(numbers: list[int], clock: list[int], other_clock: list[int]) -> None:
+    """Two instances with different numbers never make the same id, whatever their clocks say."""
+    one, other = (MsgIds(number) for number in numbers)
+    assert {one.next(now) for now in clock}.isdisjoint({other.next(now) for now in other_clock})
+
+
+@pytest.mark.property
+@given(st.integers(0, MAX_INSTANCE), st.integers(1_672_531_200_000, 3_600_000_000_000))
+def test_19_digits_from_2023_to_2084(instance: int, now: int) -> None:
+    """Ids are decimal, and so compare alike as numbers and as texts."""
+    msg_id = MsgIds(instance).next(now)
+    assert len(msg_id) == 19
+    assert msg_id.isascii()
+    assert msg_id.isdecimal()
+
+
+@pytest.mark.property
+@given(st.integers(0, MAX_INSTANCE), st.integers(0, 2**63 - 2**23), st.lists(st.integers(NOW - 5, NOW + 5), min_size=1))
+def test_after_a_restart_ids_are_above_the_largest_stored(instance: int, stored: int, clock: list[int]) -> None:
+    """Whatever was stored, by whichever instance and however far ahead of the clock, new ids are above it and grow."""
+    ids = MsgIds(instance)
+    ids.start_above(str(stored))
+    made = [int(ids.next(now)) for now in clock]
+    assert made[0] > stored
+    assert made == sorted(set(made))
+    assert {number >> 12 & MAX_INSTANCE for number in made} == {instance}
+
+
+def test_starting_above_a_small_one_takes_nothing_back() -> None:
+    ids = MsgIds(3)
+    before = int(ids.next(NOW))
+    ids.start_above("1")
+    assert int(ids.next(NOW)) == before + 1
+
+
+def test_more_than_4096_in_a_millisecond_borrow_from_the_next() -> None:
+    ids = MsgIds(7)
+    made = [int(ids.next(NOW)) for _ in range(10_000)]
+    assert made == sorted(set(made))
+    assert {number >> 12 & MAX_INSTANCE for number in made} == {7}
+    assert made[-1] >> 22 == NOW - EPOCH_MS + 2
+    assert int(ids.next(NOW + 1000)) >> 22 == NOW - EPOCH_MS + 1000  # the clock has caught up
+
+
+def test_the_millisecond_is_in_it() -> None:
+    assert int(MsgIds(0).next(NOW)) >> 22 == NOW - EPOCH_MS
+
+
+@pytest.mark.parametrize("instance", [-1, MAX_INSTANCE + 1])
+def test_an_instance_number_that_does_not_fit(instance: int) -> None:
+    with pytest.raises(ValueError, match="expected 0 to 1023"):
+        MsgIds(instance)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from itertools import count
+
+from qiyu.metrics import Metrics
+from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.packet import MAX_ID
+from qiyu.protocol.websocket import WebSocketWire
+from qiyu.protocol.wire import Wire
+from qiyu.routing.hub import Hub
+from qiyu.routing.outbox import Outbox, OutboxLimits
+from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.router import Router
+from qiyu.routing.session import Session
+
+_ids = count(1)
+_msg_ids = count(10**18)
+
+
+def message(*, is_direct: bool = False, is_event: bool = False, content: str = "") -> Outgoing:
+    msg_id = "" if is_event else str(next(_msg_ids))
+    return Outgoing(app_id=10_001, biz_code=5555, data=content.encode(), msg_id=msg_id, is_direct=is_direct)
+
+
+class Town:
+    """A hub and a router, with room 1."""
+
+    def __init__(self, *, soft: int = 0, hard: int = 0, window: int = 100) -> None:
+        self.limits = OutboxLimits(soft, hard)
+        self.metrics = Metrics()
+        self.hub = Hub()
+        self.router = Router(self.limits, window, self.metrics)
+
+    def member(self, user_id: int, wire: Wire | None = None) -> Session:
+        session = Session(next(_ids), wire or TcpWire(0), Outbox(lambda _: None, self.limits.hard), 0.0)
+        session.identify(10_001, user_id, "", "")
+        self.hub.bind(session)
+        self.hub.enter(session, 1)
+        return session
+
+    def say(self, outgoing: Outgoing, sender: Session | None = None) -> None:
+        room = self.hub.find_room(10_001, 1)
+        assert room is not None
+        self.router.to_room(room, outgoing, sender)
+
+
+def bodies(session: Session) -> list[dict[str, object]]:
+    """What a TCP session is owed."""
+    packets = TcpWire(0).receive_data(session.outbox.take(2**62))
+    return [json.loads(bytes(packet.body)) for packet in packets]
+
+
+def test_each_member_gets_it_with_its_own_id_and_the_sender_none() -> None:
+    town = Town()
+    sender, short, long = town.member(10_000), town.member(10_001), town.member(MAX_ID)
+    outgoing = message()
+    town.say(outgoing, sender)
+    assert bodies(sender) == []
+    assert [body["userId"] for body in bodies(short)] == [10_001]
+    assert [body["userId"] for body in bodies(long)] == [MAX_ID]
+    assert town.metrics.deliveries == 2
+    assert sender.in_flight is None
+    assert short.in_flight == {outgoing.msg_id: outgoing}
+
+
+def test_it_is_encoded_once_for_a_kind_and_a_width() -> None:
+    town = Town()
+    members = [town.member(user_id) for user_id in range(10_000, 10_010)]
+    members += [town.member(user_id, WebSocketWire(0)) for user_id in range(10_010, 10_020)]
+    outgoing = message()
+    town.say(outgoing)
+    assert set(outgoing.spliced) == {members[0].splice, members[-1].splice}
+    assert town.metrics.deliveries == 20
+
+
+def test_a_sender_that_is_no_member_takes_nothing_from_the_count() -> None:
+    town = Town()
+    member, sender = town.member(10_000), town.member(10_001)
+    town.hub.leave(sender)
+    town.say(message(), sender)
+    assert len(bodies(member)) == 1
+    assert town.metrics.deliveries == 1
+
+
+def test_an_event_is_nobodys_to_acknowledge() -> None:
+    town = Town()
+    member = town.member(10_000)
+    town.say(message(is_event=True))
+    assert len(bodies(member)) == 1
+    assert member.in_flight is None
+
+
+def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() -> None:
+    town = Town(soft=100)
+    slow, quick = town.member(10_000), town.member(10_001)
+    sent = [message() for _ in range(5)]
+    for outgoing in sent:
+        town.say(outgoing)
+        assert len(bodies(quick)) == 1
+    received = bodies(slow)
+    (gap,) = [body for body in received if "bizCode" not in body]
+    assert json.loads(str(gap["data"]))["code"] == 206
+    assert received.index(gap) == len(received) - 1  # at its very place
+    kept = len(received) - 1
+    assert 0 < kept < 5
+    assert town.metrics.deliveries_dropped == 5 - kept
+    assert town.metrics.deliveries == 5 + kept
+    assert slow.in_flight is not None
+    assert list(slow.in_flight) == [each.msg_id for each in sent[:kept]]
+
+    town.say(message())
+    assert [body.get("bizCode") for body in bodies(slow)] == [5555]
+    assert not slow.outbox.gap
+
+
+def test_the_bound_itself_is_enough_to_be_slow() -> None:
+    town = Town(soft=100)
+    member = town.member(10_000)
+    member.outbox.push(b"x" * 99)
+    town.say(message())
+    assert town.metrics.deliveries_dropped == 0
+    member.outbox.take(2**62)
+    member.outbox.push(b"x" * 100)
+    town.say(message())
+    assert town.metrics.deliveries_dropped == 1
+
+
+def test_events_go_first_and_silently() -> None:
+    town = Town(soft=100)
+    member = town.member(10_000)
+    member.outbox.push(b"x" * 49)
+    town.say(message(is_event=True))
+    assert town.metrics.deliveries_dropped == 0
+    member.outbox.take(2**62)
+    member.outbox.push(b"x" * 50)
+    town.say(message(is_event=True))
+    assert town.metrics.deliveries_dropped == 1
+    assert member.outbox.size == 50
+    assert not member.outbox.gap
+
+
+def test_a_direct_message_passes_the_soft_bound_and_not_the_hard_one() -> None:
+    town = Town(soft=10, hard=1000)
+    slow = town.member(10_000)
+    count_sent = 0
+    while not slow.outbox.overflowed:
+        town.router.to_user(slow, message(is_direct=True))
+        count_sent += 1
+    assert slow.outbox.size > 1000
+    assert count_sent > 5
+    assert town.metrics.deliveries == count_sent
+
+
+def test_what_an_overflowed_outbox_does_not_take_counts_as_dropped() -> None:
+    town = Town(hard=100)
+    slow = town.member(10_000)
+    slow.outbox.push(b"x" * 101)
+    town.say(message())
+    assert slow.outbox.size == 101
+    assert town.metrics.deliveries == 0
+    assert town.metrics.deliveries_dropped == 1
+    assert slow.in_flight is None
+
+
+def test_a_full_window_forgets_the_oldest_room_message() -> None:
+    town = Town(window=3)
+    member = town.member(10_000)
+    direct = message(is_direct=True)
+    said = [message() for _ in range(4)]
+    town.router.to_user(member, direct)
+    for outgoing in said:
+        town.say(outgoing)
+    assert member.in_flight is not None
+    assert list(member.in_flight) == [direct.msg_id, said[2].msg_id, said[3].msg_id]
+    assert town.metrics.in_flight_evicted == 2
+    assert len(bodies(member)) == 5  # it got them all the same
+
+
+def test_a_window_of_one() -> None:
+    town = Town(window=1)
+    member = town.member(10_000)
+    for _ in range(3):
+        town.say(message())
+    assert member.in_flight is not None
+    assert len(member.in_flight) == 1
