@@ -14,7 +14,7 @@ from wsproto import events
 HEADER = struct.Struct(">hii")
 MAGIC = 18673
 LOGIN, LOGOUT, BIZ, HEARTBEAT, ACK, ROOM, ERROR = range(1001, 1008)
-ROOM_CHAT, DIRECT = 5555, 5556
+ROOM_CHAT, DIRECT, ROOM_EVENT, LIKE = range(5555, 5559)
 PATIENCE_SECONDS = 10  # for what must come; a test that works never waits this long
 
 
@@ -43,6 +43,10 @@ class Peer:
 
     stream: trio.SocketStream
 
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        """Room events that came, in order; they come when they please, so no packet is ever expected to be one."""
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -56,7 +60,26 @@ class Peer:
         raise NotImplementedError
 
     async def next_packet(self) -> tuple[int, dict[str, Any]]:
-        """The next packet: its code, and its body with `data` decoded where it is JSON."""
+        """The next packet that is no event: its code, and its body with `data` decoded where it is JSON."""
+        while True:
+            code, body = await self._receive()
+            if body.get("bizCode") != ROOM_EVENT:
+                return code, body
+            self.events.append(body["data"])
+
+    async def next_event(self, event: str) -> dict[str, Any]:
+        """The next event of this kind; others are left out, and no other packet may come before it."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            while True:
+                while self.events:
+                    data = self.events.pop(0)
+                    if data["event"] == event:
+                        return data
+                code, body = await self._receive()
+                assert body.get("bizCode") == ROOM_EVENT, f"expected an event, got {code}: {body}"
+                self.events.append(body["data"])
+
+    async def _receive(self) -> tuple[int, dict[str, Any]]:
         raise NotImplementedError
 
     async def expect(self, code: int) -> dict[str, Any]:
@@ -96,6 +119,7 @@ class TcpPeer(Peer):
     """Magic-number frames."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__()
         self.stream = stream
         self._buffer = b""
 
@@ -123,7 +147,7 @@ class TcpPeer(Peer):
     async def send(self, code: int, **fields: Any) -> None:
         await self.stream.send_all(frame(code, body_of(**fields)))
 
-    async def next_packet(self) -> tuple[int, dict[str, Any]]:
+    async def _receive(self) -> tuple[int, dict[str, Any]]:
         magic, code, length = HEADER.unpack(await self._exactly(HEADER.size))
         assert magic == MAGIC
         return code, decoded(await self._exactly(length))
@@ -145,6 +169,7 @@ class WsPeer(Peer):
     """wsproto's client."""
 
     def __init__(self, stream: trio.SocketStream, connection: wsproto.WSConnection) -> None:
+        super().__init__()
         self.stream = stream
         self._connection = connection
         self._text = ""
@@ -195,7 +220,7 @@ class WsPeer(Peer):
         """Send any frame there is."""
         await self.stream.send_all(self._connection.send(event))
 
-    async def next_packet(self) -> tuple[int, dict[str, Any]]:
+    async def _receive(self) -> tuple[int, dict[str, Any]]:
         while not self._packets:
             if self._closed is not None:
                 raise self._closed

@@ -10,9 +10,10 @@ import typer
 
 from qiyu.cli.chat import chat
 from qiyu.cli.config import config
+from qiyu.cli.db import db
 from qiyu.cli.serve import serve
 from qiyu.cli.token import token
-from qiyu.errors import ConfigError, StartupError
+from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError
 
 cli = typer.Typer(
     name="qiyu",
@@ -24,6 +25,7 @@ cli.command()(serve)
 cli.command()(chat)
 cli.command()(token)
 cli.command()(config)
+cli.add_typer(db)
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,7 +50,7 @@ def main() -> None:
     except ConfigError as exc:
         typer.echo(f"qiyu: {exc}", err=True)
         sys.exit(2)
-    except StartupError as exc:
+    except (StartupError, DatabaseUnavailable) as exc:
         typer.echo(f"qiyu: {exc}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

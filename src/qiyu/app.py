@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -16,8 +18,9 @@ from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.http import run_http
 from qiyu.drivers.listener import Listener, address_of, bind
+from qiyu.drivers.living import run_living_rooms
 from qiyu.drivers.poller import Poller
-from qiyu.errors import StartupError
+from qiyu.errors import DatabaseUnavailable, StartupError
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.metrics import Metrics
 from qiyu.protocol.codec import TcpWire
@@ -26,17 +29,28 @@ from qiyu.routing.hub import Hub
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
+from qiyu.services.accounts import AccountRules, Accounts
 from qiyu.services.chat import Chat
 from qiyu.services.connections import ConnectionRules, Connections
 from qiyu.services.core import Core
+from qiyu.services.living_rooms import LivingRooms
+from qiyu.services.passwords import Passwords, RunInThread
+from qiyu.services.room_events import RoomEvents
 from qiyu.services.tokens import Tokens, load_or_create_secret
+from qiyu.storage.database import Database, database_url
+from qiyu.storage.migrate import upgrade
 from qiyu.web.app import make_app
+from qiyu.web.context import WebContext
 
 log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS: Final = 4.0  # for clients to read their LOGOUT; with all else, the process is gone within 5
 RETRY_AFTER_MS: Final = (500, 3000)  # a drained client comes back somewhere in between
 SILENT_HEARTBEATS: Final = 2
+STORE_SECONDS: Final = 1.0  # for the last write at the end
+DAY_SECONDS: Final = 86_400
+
+T = TypeVar("T")
 
 
 def installation_secret(settings: Settings) -> str:
@@ -55,17 +69,21 @@ def outbox_limits(settings: Settings) -> OutboxLimits:
     return OutboxLimits(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
 
 
-def build_core(settings: Settings, secret: str) -> Core:
-    """Everything that does not wait."""
+def build_core(settings: Settings, secret: str, database: Database) -> Core:
+    """Everything that does not wait, and the living rooms."""
     limits = settings.limits
     metrics = Metrics()
     hub = Hub()
     router = Router(outbox_limits(settings), settings.ack.window, metrics)
     rules = ConnectionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
+    living = settings.living
+    events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, told=living.events)
     return Core(
         hub=hub,
-        connections=Connections(hub, rules, metrics),
+        connections=Connections(hub, events, rules, metrics),
         chat=Chat(hub, router, MsgIds(settings.instance.number), limits.content_chars, metrics),
+        living_rooms=LivingRooms(database, hub, events, require_open_room=living.require_open_room),
+        room_events=events,
         tokens=Tokens(secret, settings.auth.token_seconds),
         metrics=metrics,
         allowed_origins=frozenset(settings.ws.allowed_origins),
@@ -86,17 +104,38 @@ async def serve(
     """
     require_safe_secret(settings)
     secret = installation_secret(settings)
+    url = database_url(settings.database.url.get_secret_value(), settings.data.dir)
+    async with Database.open(url, synchronous=settings.database.synchronous) as database:
+        before, after = await upgrade(database)
+        if before != after:
+            log.info("brought the database up to date", before=before, after=after)
+        core = build_core(settings, secret, database)
+        await core.living_rooms.refresh(read_clock())
+        await _run(settings, core, database, stops, announce, task_status=task_status)
+    log.info("stopped")
+
+
+async def _run(
+    settings: Settings,
+    core: Core,
+    database: Database,
+    stops: AsyncIterator[object],
+    announce: Callable[[str], None],
+    *,
+    task_status: trio.TaskStatus[dict[str, str]],
+) -> None:
     sockets = _bind_all(settings)
     addresses = {name: address_of(bound[0]) for name, bound in sockets.items()}
-    core = build_core(settings, secret)
     dispatcher = Dispatcher(core)
     poller = Poller(dispatcher, best_source(), read_clock, outbox_limits(settings))
+    web = make_app(_web_context(settings, core, database, sockets))
     stopping = trio.Event()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(poller.run)
         nursery.start_soon(run_clock, poller, dispatcher)
-        await nursery.start(run_http, make_app(), sockets["http"], stopping.wait)
+        nursery.start_soon(run_living_rooms, core.living_rooms, dispatcher, poller, read_clock)
+        await nursery.start(run_http, web, sockets["http"], stopping.wait)
         async with trio.open_nursery() as listening:
             for listener in _listeners(settings, sockets, poller, core.metrics):
                 listening.start_soon(listener.run)
@@ -109,7 +148,48 @@ async def serve(
         stopping.set()
         await _drain(poller, dispatcher)
         nursery.cancel_scope.cancel()
-    log.info("stopped")
+    # What was liked since the counts were last written; the database has its own time limit, and this a short one.
+    with trio.move_on_after(STORE_SECONDS, shield=True):
+        try:
+            await core.living_rooms.store_counts()
+        except DatabaseUnavailable as exc:
+            log.warning("the counts of living rooms could not be written", reason=str(exc))
+
+
+def _web_context(
+    settings: Settings, core: Core, database: Database, sockets: dict[str, list[socket.socket]]
+) -> WebContext:
+    http = settings.http
+    return WebContext(
+        accounts=Accounts(database, Passwords(_few_threads()), AccountRules(session_days=http.session_days)),
+        living_rooms=core.living_rooms,
+        tokens=core.tokens,
+        hub=core.hub,
+        metrics=core.metrics,
+        clock=read_clock,
+        ping=partial(database.read, _nothing),
+        tcp_port=sockets["tcp"][0].getsockname()[1],
+        ws_port=sockets["ws"][0].getsockname()[1],
+        tcp_public_address=settings.tcp.public_address,
+        ws_public_url=settings.ws.public_url,
+        cors_origins=frozenset(http.cors_origins),
+        trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
+        session_seconds=http.session_days * DAY_SECONDS,
+    )
+
+
+def _nothing(_connection: object) -> None:
+    """What the database is asked to see that it answers."""
+
+
+def _few_threads() -> RunInThread:
+    """A thread for each core: each hash of a password takes one for itself, and tens of megabytes."""
+    limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def run_in_thread(work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=limiter)
+
+    return run_in_thread
 
 
 def _bind_all(settings: Settings) -> dict[str, list[socket.socket]]:

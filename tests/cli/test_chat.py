@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import trio
-from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 from typer.testing import CliRunner
 
+from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of
 from qiyu.__main__ import cli
 from qiyu.cli import chat
 from qiyu.cli.chat import LINE_BYTES, Conversation, Lines, harmless, line_of

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from peers import HEADER, LOGIN, LOGOUT, body_of, frame
 
 QIYU = [sys.executable, "-m", "qiyu"]
@@ -152,6 +153,8 @@ def test_killing_it_leaves_nothing_that_hinders_the_next_start(server: Process, 
         ({"QIYU_TCP__HOST": "203.0.113.1", "QIYU_AUTH__SECRET": "x" * 32}, 1, "tcp: cannot listen on 203.0.113.1"),
         ({"QIYU_DATA__DIR": "/dev/null/data"}, 1, "/dev/null"),
         ({"QIYU_CONFIG": "nowhere.toml"}, 2, "nowhere.toml"),
+        ({"QIYU_DATABASE__URL": "oracle://host/name"}, 2, "oracle"),
+        ({"QIYU_DATABASE__URL": "postgresql://user:hidden@127.0.0.1:1/name"}, 1, "127.0.0.1:1/name"),
     ],
 )
 def test_what_stops_the_start_is_said_on_one_line(
@@ -169,4 +172,5 @@ def test_what_stops_the_start_is_said_on_one_line(
     assert done.returncode == status, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hidden" not in done.stderr
     assert done.stdout == ""

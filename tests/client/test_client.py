@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from client.fakes import OTHER, FakeServer, body_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from client.fakes import OTHER, FakeServer, body_of
 from qiyu.client import NotInRoom, connect
 from qiyu.protocol.packet import MsgCode
 

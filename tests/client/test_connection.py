@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
-from client.fakes import USER, FakeServer, body_of, chat_packet, error_packet, logout_packet, packet_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from client.fakes import USER, FakeServer, body_of, chat_packet, error_packet, logout_packet, packet_of
 from qiyu.client import ConnectionLost, Disconnected, Error, Kicked, Message, RequestRefused, RoomEvent
 from qiyu.protocol.packet import MsgCode, Packet
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import trio
-from client.fakes import chat_packet
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.lowlevel import ParkingLot
 from trio.testing import wait_all_tasks_blocked
 
+from client.fakes import chat_packet
 from qiyu.client.errors import Kicked
 from qiyu.client.incoming import Incoming
 from qiyu.client.messages import Disconnected, Error, Item, Message, Reconnected, read_biz

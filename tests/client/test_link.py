@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from client.fakes import FakeServer, chat_packet, error_packet, logout_packet
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from client.fakes import FakeServer, chat_packet, error_packet, logout_packet
 from qiyu.client import (
     Client,
     ConnectFailed,

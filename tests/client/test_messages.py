@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from client.fakes import OTHER, chat_packet, packet_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.fakes import OTHER, chat_packet, packet_of
 from qiyu.client.messages import Error, Message, RoomEvent, read_biz
 from qiyu.errors import ProtocolViolation, Refused
 from qiyu.protocol.packet import MsgCode

@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
-from client.fakes import body_of, packet_of
 from trio.testing import memory_stream_pair
 
+from client.fakes import body_of, packet_of
 from qiyu.client import ConnectFailed, ConnectionLost, LoginRefused, connect
 from qiyu.client.options import DEFAULTS
 from qiyu.client.tcp import TcpTransport, open_tcp

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import trio
-from client.fakes import chat_packet, logout_packet, packet_of
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
+from client.fakes import chat_packet, logout_packet, packet_of
 from qiyu.client import (
     ConnectFailed,
     ConnectionLost,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 import trio
-from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, TcpPeer, body_of, frame
-from servers import SECRET
 from structlog.testing import capture_logs
 
+from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, TcpPeer, body_of, frame
 from qiyu.app import build_core
 from qiyu.config import Settings
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
@@ -22,6 +22,8 @@ from qiyu.protocol.codec import TcpWire
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.session import Session
 from qiyu.services.tokens import Tokens
+from qiyu.storage.database import Database
+from servers import SECRET
 
 START = Instant(1000.0, 1_700_000_000_000)
 
@@ -31,7 +33,7 @@ class Bench:
 
     def __init__(self, source: EventSource) -> None:
         self.now = START
-        self.core = build_core(Settings(), SECRET)
+        self.core = build_core(Settings(), SECRET, cast("Database", None))
         self.dispatcher = Dispatcher(self.core)
         self.poller = Poller(self.dispatcher, source, lambda: self.now, OutboxLimits(0, 0))
 

@@ -1,51 +1,98 @@
 from __future__ import annotations
 
-import json
-
+import pytest
 from quart import request
 from structlog.testing import capture_logs
 
-from qiyu.web.app import MAX_REQUEST_BYTES, make_app
+from qiyu.web.app import MAX_REQUEST_BYTES
+from web.sites import PASSWORD, Site
+
+CALLS = [
+    "/user/register",
+    "/user/login",
+    "/user/logout",
+    "/home/initPage",
+    "/living/startingLiving",
+    "/living/closeLiving",
+    "/living/anchorConfig",
+    "/living/list",
+    "/im/getImConfig",
+    "/im/online",
+]
+PAGES = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
 
 
-async def test_healthz_answers_in_the_envelope() -> None:
-    answer = await make_app().test_client().get("/healthz")
-    assert answer.status_code == 200
-    assert await answer.get_json() == {"code": 200, "msg": "success", "data": {"status": "ok"}}
+async def test_what_is_not_there_is_said_in_the_envelope(site: Site) -> None:
+    caller = site.caller()
+    for path in ("/nowhere", "/", "/user/login/", "/user//login", "/static/x", "/im/../healthz", "/%00"):
+        for method in ("GET", "POST"):
+            answer = await caller.open(path, method=method)
+            assert answer.refusal == (404, "Not Found")
+            assert answer.headers["Content-Type"] == "application/json"
 
 
-async def test_what_is_not_there_is_said_in_the_envelope() -> None:
-    client = make_app().test_client()
-    for path, code in (("/nowhere", 404), ("/healthz", 405)):
-        answer = await client.post(path)
-        assert answer.status_code == code
-        assert answer.content_type == "application/json"
-        assert (await answer.get_json())["code"] == code
+@pytest.mark.parametrize("path", CALLS)
+async def test_calls_are_posted(site: Site, path: str) -> None:
+    for method in ("GET", "PUT", "DELETE", "PATCH", "TRACE", "NONSENSE"):
+        answer = await site.caller().open(path, method=method)
+        assert answer.refusal == (405, "Method Not Allowed")
+        assert answer.headers["Allow"] == "OPTIONS, POST"
 
 
-async def test_an_unknown_error_tells_a_number_and_nothing_else() -> None:
-    app = make_app()
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_are_got(site: Site, path: str) -> None:
+    assert (await site.caller().post(path)).refusal[0] == 405
+    assert (await site.caller().open(path, method="HEAD")).status == 200
 
-    @app.get("/broken")
+
+@pytest.mark.parametrize("path", [*CALLS, *PAGES, "/nowhere"])
+async def test_every_answer_has_the_headers_that_keep_it_safe(site: Site, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = await site.caller().open(path, method=method)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] in {"no-store", "no-cache"}
+        if path in CALLS:
+            assert answer.headers["Cache-Control"] == "no-store"
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_an_unknown_error_tells_a_number_and_nothing_else(site: Site) -> None:
+    @site.app.get("/broken")
     async def broken() -> str:
         raise RuntimeError("the inside")
 
     with capture_logs() as logs:
-        answer = await app.test_client().get("/broken")
-    text = await answer.get_data(as_text=True)
-    assert answer.status_code == 500
-    assert "inside" not in text
+        answer = await site.caller().get("/broken")
+    code, msg = answer.refusal
+    assert code == 500
+    assert "inside" not in answer.text
     [entry] = [entry for entry in logs if entry["log_level"] == "error"]
-    assert entry["request_id"] in json.loads(text)["msg"]
+    assert msg == f"internal error, request {entry['request_id']}"
     assert "the inside" in str(entry["exc_info"])
+    assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_a_request_that_is_too_long_is_refused() -> None:
-    app = make_app()
-
-    @app.post("/echo")
+async def test_a_request_that_is_too_long_is_refused(site: Site) -> None:
+    @site.app.post("/echo")
     async def echo() -> str:
-        return str(await request.get_data(as_text=True))
+        return str(len(await request.get_data()))
 
-    answer = await app.test_client().post("/echo", data=b"x" * (MAX_REQUEST_BYTES + 1))
-    assert answer.status_code == 413
+    caller = site.caller()
+    for path in ("/echo", "/user/login"):
+        for kind in ("application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            body = b"x" * (MAX_REQUEST_BYTES + 1)
+            answer = await caller.post(path, data=body, headers={"Content-Type": kind})
+            assert answer.refusal[0] == 413
+
+
+async def test_neither_passwords_nor_tokens_are_logged(site: Site) -> None:
+    with capture_logs() as logs:
+        ann = await site.user()
+        await ann.post("/user/login", form={"name": "ann", "password": PASSWORD + "!"})
+        await ann.post("/user/register", form={"name": "", "password": PASSWORD})
+        token = (await ann.post("/im/getImConfig")).data["token"]
+        await ann.post("/user/logout")
+    for secret in (PASSWORD, ann.token, token):
+        assert secret not in str(logs)

@@ -53,6 +53,5 @@ def _raise_file_limit(wanted: int) -> None:
 
 
 def _warn_of_unused(settings: Settings) -> None:
-    for name, url in (("database.url", settings.database.url), ("redis.url", settings.redis.url)):
-        if url.get_secret_value():
-            log.warning("this version does not use a setting", setting=name)
+    if settings.redis.url.get_secret_value():
+        log.warning("this version does not use a setting", setting="redis.url")

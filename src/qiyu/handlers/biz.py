@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from qiyu.errors import ErrorCode, Refused
 from qiyu.model import Instant
-from qiyu.protocol.bodies import decode_biz
-from qiyu.protocol.packet import Buffer
+from qiyu.protocol.bodies import BizBody, checked_room_id, decode_biz, decode_like_data
+from qiyu.protocol.packet import MAX_LIKES, BizCode, Buffer
 from qiyu.routing.session import Session
 from qiyu.services.core import Core
 
 
 def biz(core: Core, session: Session, body: Buffer, now: Instant) -> None:
     """Hand it to the service it is for."""
-    core.chat.accept(session, decode_biz(body), now)
+    packet = decode_biz(body)
+    if packet.biz_code == BizCode.LIKE:
+        _like(core, session, packet)
+    else:
+        core.chat.accept(session, packet, now)
+
+
+def _like(core: Core, session: Session, packet: BizBody) -> None:
+    """5558: counted, told to the room once a second at most, and not receipted."""
+    data = decode_like_data(packet.data)
+    room = session.room
+    if room is None or room.id != checked_room_id(data.room_id):
+        raise Refused(ErrorCode.FORBIDDEN, f"roomId {data.room_id}: enter the room first")
+    if data.count is None or not 1 <= data.count <= MAX_LIKES:
+        raise Refused(ErrorCode.MALFORMED, f"count {data.count}: expected a whole number from 1 to {MAX_LIKES}")
+    core.room_events.like(room, data.count)

@@ -5,7 +5,8 @@ This is all that a driver calls, and nothing in it waits. A test drives it just 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClose
 from qiyu.handlers.registry import BEFORE_LOGIN, LOGGED_IN
@@ -16,6 +17,10 @@ from qiyu.protocol.wire import Wire
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session
 from qiyu.services.core import Core
+
+HELD_PACKETS: Final = 1000
+HELD_BYTES: Final = 256 * 1024
+"""How much one session may send while an earlier packet of its waits for the database."""
 
 
 class Dispatcher:
@@ -38,7 +43,10 @@ class Dispatcher:
         if packets:
             session.last_seen = now.monotonic
             self.core.metrics.packets_received += len(packets)
-            self._handle(session, packets, now)
+            if session.held is None:
+                self._handle(session, packets, now)
+            else:
+                self._hold(session, packets)
         if wire.has_output:
             session.last_seen = now.monotonic  # it answers a ping: a sign of life as good as a packet
             session.outbox.push(wire.data_to_send())
@@ -56,6 +64,17 @@ class Dispatcher:
             self.core.metrics.protocol_violations += 1
         self.core.connections.dismiss(session, WsClose.NORMAL, "")
 
+    def resume(self, session: Session, answer: Callable[[Instant], None], now: Instant) -> None:
+        """What the session waited for has come: `answer` it, as its handler would have, then handle what was held."""
+        if session.ended:
+            return
+        held, session.held = session.held or [], None
+        try:
+            answer(now)
+        except Refused as refusal:
+            self._refused(session, refusal)
+        self._handle(session, held, now)
+
     def overflowed(self, session: Session) -> None:
         """The session's outbox passed its hard bound."""
         self.core.connections.overflowed(session)
@@ -72,6 +91,7 @@ class Dispatcher:
     def sweep(self, now: Instant) -> None:
         """About once a second: what is due by the clock."""
         self.core.connections.sweep(now)
+        self.core.room_events.tick()
 
     def drain(self, retry_after_ms: Callable[[], int]) -> None:
         """This instance stops: every session is told when to come back."""
@@ -79,7 +99,8 @@ class Dispatcher:
 
     def _handle(self, session: Session, packets: list[Packet], now: Instant) -> None:
         core = self.core
-        for packet in packets:
+        rest = iter(packets)
+        for packet in rest:
             handler = (LOGGED_IN if session.user_id else BEFORE_LOGIN).get(packet.code)
             try:
                 if handler is None:
@@ -87,13 +108,32 @@ class Dispatcher:
                 else:
                     handler(core, session, packet.body, now)
             except Refused as refusal:
-                core.metrics.packets_refused += 1
                 refusal.client_msg_id = client_msg_id_of(packet.body)
-                session.send_error(refusal)
+                self._refused(session, refusal)
             except ProtocolViolation as violation:
                 self._violated(session, violation)
             if session.ended:
                 return
+            if session.held is not None:
+                self._hold(session, rest)
+                return
+
+    def _hold(self, session: Session, packets: Iterable[Packet]) -> None:
+        held = session.held
+        assert held is not None  # noqa: S101
+        size = sum(len(packet.body) for packet in held)
+        for packet in packets:
+            size += len(packet.body)
+            if len(held) < HELD_PACKETS and size <= HELD_BYTES:
+                held.append(Packet(packet.code, bytes(packet.body)))  # the buffer it lies in is read into again
+                continue
+            reason = "too many packets while an earlier one waits for its answer; send it again later"
+            refusal = Refused(ErrorCode.UNAVAILABLE, reason, client_msg_id=client_msg_id_of(packet.body))
+            self._refused(session, refusal)
+
+    def _refused(self, session: Session, refusal: Refused) -> None:
+        self.core.metrics.packets_refused += 1
+        session.send_error(refusal)
 
     def _violated(self, session: Session, violation: ProtocolViolation) -> None:
         if session.ended:  # by a packet before the fault

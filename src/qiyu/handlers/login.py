@@ -27,7 +27,7 @@ def login(core: Core, session: Session, body: Buffer, now: Instant) -> None:
     core.connections.log_in(session, identity)
     session.answer(MsgCode.LOGIN)
     if packet.data:
-        enter_at_login(core, session, packet.data)
+        enter_at_login(core, session, packet.data, now)
 
 
 def login_again(_core: Core, _session: Session, _body: Buffer, _now: Instant) -> None:

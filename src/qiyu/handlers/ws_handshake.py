@@ -50,7 +50,7 @@ def ws_handshake(core: Core, session: Session, _body: Buffer, now: Instant) -> N
     core.connections.log_in(session, identity)
     session.answer(MsgCode.LOGIN)
     if target.param:
-        _enter(core, session, target.param)
+        _enter(core, session, target.param, now)
 
 
 def _check_origin(upgrade: UpgradeRequest, allowed: frozenset[str]) -> None:
@@ -79,8 +79,8 @@ def _identify(core: Core, target: LoginTarget, now: Instant) -> Identity:
         raise Rejected(UNAUTHORIZED, str(exc)) from None
 
 
-def _enter(core: Core, session: Session, param: str) -> None:
+def _enter(core: Core, session: Session, param: str, now: Instant) -> None:
     if param.isascii() and param.isdecimal():
-        enter_at_login(core, session, encode_json(RoomData(room_id=int(param[:20]))).decode())
+        enter_at_login(core, session, encode_json(RoomData(room_id=int(param[:20]))).decode(), now)
     else:
         session.send_error(Refused(ErrorCode.MALFORMED, "room in the path: expected a whole number"))

@@ -108,6 +108,24 @@ class DirectChat(msgspec.Struct, rename="camel"):
     create_time: int
 
 
+class LikeData(msgspec.Struct, rename="camel"):
+    """`data` of 5558 from a client."""
+
+    room_id: int | None = None
+    count: int | None = None
+
+
+class RoomEvent(msgspec.Struct, rename="camel", omit_defaults=True):
+    """`data` of 5557; an event about one user names it."""
+
+    room_id: int
+    event: str
+    online: int
+    good_num: int
+    user_id: int = 0
+    sender_name: str = ""
+
+
 class RoomAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
     """`data` of the answer to ROOM; `recovered` only when the client named an `afterMsgId`."""
 
@@ -170,6 +188,7 @@ decode_biz = BodyDecoder(BizBody)
 decode_ack = BodyDecoder(AckBody)
 decode_data = BodyDecoder(DataBody)
 decode_chat_data: DataDecoder[ChatData] = DataDecoder(ChatData)
+decode_like_data: DataDecoder[LikeData] = DataDecoder(LikeData)
 decode_room_data: DataDecoder[RoomData] = DataDecoder(RoomData)
 decode_ack_data: DataDecoder[list[str]] = DataDecoder(list[str])
 

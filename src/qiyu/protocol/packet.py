@@ -17,6 +17,8 @@ MAX_ID: Final = 2**53 - 1
 HEARTBEAT_SECONDS: Final = 30
 """How often a client sends a HEARTBEAT."""
 CLIENT_MSG_ID_CHARS: Final = 64
+MAX_LIKES: Final = 50
+"""The most likes that one packet may bring."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 

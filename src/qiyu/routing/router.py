@@ -25,8 +25,12 @@ class Router:
         self._metrics.deliveries += 1
 
     def to_room(self, room: Room, outgoing: Outgoing, sender: Session | None = None) -> None:
-        """Deliver to every member but `sender`; a member above the soft bound goes without, and is told."""
-        soft = self._soft
+        """Deliver to every member but `sender`; a member above the soft bound goes without, and is told.
+
+        An event stops at half of that, and nobody is told of it: the next count has what matters.
+        """
+        is_event = not outgoing.msg_id
+        soft = self._soft // 2 if is_event else self._soft
         dropped = 0
         members = room.members
         push = self._push
@@ -35,9 +39,11 @@ class Router:
                 continue
             if session.outbox.size >= soft:
                 dropped += 1
-                session.tell_gap()
+                if not is_event:
+                    session.tell_gap()
                 continue
-            session.outbox.gap = False
+            if not is_event:
+                session.outbox.gap = False
             push(session, outgoing)
         metrics = self._metrics
         metrics.deliveries_dropped += dropped

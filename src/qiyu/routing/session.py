@@ -6,7 +6,7 @@ from typing import Final
 
 from qiyu.errors import EndReason, ErrorCode, Refused
 from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
-from qiyu.protocol.packet import APP_ID, MsgCode
+from qiyu.protocol.packet import APP_ID, MsgCode, Packet
 from qiyu.protocol.wire import Wire
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
@@ -17,11 +17,12 @@ WIDTH_BITS: Final = 5  # an id has at most 16 digits
 class Room:
     """The members of one room on this instance."""
 
-    __slots__ = ("app_id", "id", "members")
+    __slots__ = ("app_id", "id", "key", "members")
 
     def __init__(self, app_id: int, room_id: int) -> None:
         self.app_id = app_id
         self.id = room_id
+        self.key = (app_id, room_id)
         self.members: set[Session] = set()
 
     def __repr__(self) -> str:
@@ -36,6 +37,7 @@ class Session:
         "avatar",
         "digits",
         "ended",
+        "held",
         "id",
         "in_flight",
         "last_seen",
@@ -63,6 +65,8 @@ class Session:
         self.room: Room | None = None
         self.in_flight: InFlight | None = None
         """None until something is; emptied ones are dropped again by the sweep."""
+        self.held: list[Packet] | None = None
+        """Packets that came while an earlier one waits for its answer; None while none does."""
         self.last_seen = now
         """When the last complete packet or ping came, in monotonic seconds."""
         self.ended = False
@@ -99,6 +103,11 @@ class Session:
         if not self.outbox.gap:
             self.outbox.gap = True
             self.send_error(Refused(ErrorCode.DROPPED, "room messages after this one were dropped: read faster"))
+
+    def hold(self) -> None:
+        """A packet waits for its answer: those that follow it wait as well, so that they are handled in order."""
+        if self.held is None:
+            self.held = []
 
     def end(self, reason: EndReason, *, retry_after_ms: int = 0) -> None:
         """Say LOGOUT with `reason`, once, and close. Whoever calls this also takes it out of the hub."""

@@ -51,8 +51,10 @@ class Chat:
         elif body.biz_code == BizCode.DIRECT:
             self._to_user(session, self._read(body.data), now, BizCode.DIRECT)
         else:
-            expected = f"{BizCode.ROOM_CHAT:d} (room chat) or {BizCode.DIRECT:d} (direct message)"
-            raise Refused(ErrorCode.MALFORMED, f"bizCode {body.biz_code}: expected {expected}")
+            known = (
+                f"{BizCode.ROOM_CHAT:d} (room chat), {BizCode.DIRECT:d} (direct message) or {BizCode.LIKE:d} (likes)"
+            )
+            raise Refused(ErrorCode.MALFORMED, f"bizCode {body.biz_code}: expected {known}")
         self._metrics.messages_accepted += 1
 
     def _to_room(self, session: Session, chat: ChatData, now: Instant) -> None:

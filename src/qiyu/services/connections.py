@@ -19,6 +19,7 @@ from qiyu.protocol.wire import Wire
 from qiyu.routing.hub import Hub
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Room, Session
+from qiyu.services.room_events import RoomEvents
 from qiyu.services.tokens import Identity
 
 log = structlog.get_logger(__name__)
@@ -35,8 +36,9 @@ class ConnectionRules:
 class Connections:
     """The sessions of this instance, from their first byte to their last."""
 
-    def __init__(self, hub: Hub, rules: ConnectionRules, metrics: Metrics) -> None:
+    def __init__(self, hub: Hub, events: RoomEvents, rules: ConnectionRules, metrics: Metrics) -> None:
         self._hub = hub
+        self._events = events
         self._rules = rules
         self._metrics = metrics
         self._ids = itertools.count(1)
@@ -73,11 +75,20 @@ class Connections:
     def enter_room(self, session: Session, room_id: int) -> Room:
         """Put the session into a room, and out of the one it was in."""
         session.outbox.gap = False  # what is dropped from here on, it has not been told of
-        return self._hub.enter(session, room_id)
+        before = session.room
+        room = self._hub.enter(session, room_id)
+        if before is not room:
+            if before is not None:
+                self._events.left(session, before)
+            self._events.entered(session, room)
+        return room
 
     def leave_room(self, session: Session) -> None:
         """Take the session out of its room, if it is in one."""
-        self._hub.leave(session)
+        room = session.room
+        if room is not None:
+            self._hub.leave(session)
+            self._events.left(session, room)
 
     def end(self, session: Session, reason: EndReason, *, retry_after_ms: int = 0) -> None:
         """End a session that did nothing wrong: LOGOUT with the reason, then close."""
@@ -96,8 +107,6 @@ class Connections:
 
     def overflowed(self, session: Session) -> None:
         """The peer does not read, and is owed more than it may be."""
-        if session.ended:
-            return
         if session.ended:
             return
         self._metrics.sessions_slow += 1
@@ -140,4 +149,5 @@ class Connections:
 
     def _forget(self, session: Session) -> None:
         self._not_logged_in.pop(session, None)
+        self.leave_room(session)
         self._hub.unbind(session)

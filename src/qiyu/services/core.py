@@ -8,6 +8,8 @@ from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.services.chat import Chat
 from qiyu.services.connections import Connections
+from qiyu.services.living_rooms import LivingRooms
+from qiyu.services.room_events import RoomEvents
 from qiyu.services.tokens import Tokens
 
 
@@ -18,6 +20,8 @@ class Core:
     hub: Hub
     connections: Connections
     chat: Chat
+    living_rooms: LivingRooms
+    room_events: RoomEvents
     tokens: Tokens
     metrics: Metrics
     allowed_origins: frozenset[str]

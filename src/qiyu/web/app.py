@@ -1,45 +1,59 @@
-"""The HTTP application: every answer is `{"code", "msg", "data"}`, and HTTP's status is `code` (docs/protocol.md)."""
+"""The HTTP application: every answer is `{"code", "msg", "data"}`, and HTTP's status is `code` (docs/http-api.md)."""
 
 from __future__ import annotations
 
-import uuid
-from typing import Any
+from typing import Final
 
-import structlog
 from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from qiyu.protocol.bodies import encode_json
+from qiyu.errors import CallRefused, DatabaseUnavailable
+from qiyu.web import answers
+from qiyu.web.context import EXTENSION, WebContext
 from qiyu.web.health import health
+from qiyu.web.home import home
+from qiyu.web.im import im
+from qiyu.web.living import living
+from qiyu.web.openapi import add_openapi, docs
+from qiyu.web.origin import allow_origin, answer_preflight
+from qiyu.web.user import user
 
-log = structlog.get_logger(__name__)
+MAX_REQUEST_BYTES: Final = 64 * 1024
+BODY_SECONDS: Final = 10
 
-MAX_REQUEST_BYTES = 64 * 1024
+# What an answer says unless it has said something else about it.
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 
-def make_app() -> QuartTrio:
+def make_app(context: WebContext) -> QuartTrio:
     """The application, ready to be served."""
-    app = QuartTrio("qiyu")
+    app = QuartTrio("qiyu", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
-    app.register_blueprint(health)
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _unknown_error)
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    app.url_map.merge_slashes = False  # `//host/path` is no path of ours, and no reason to redirect anybody
+    app.extensions[EXTENSION] = context
+    for blueprint in (home, living, im, user, health, docs):
+        app.register_blueprint(blueprint)
+    add_openapi(app)
+    app.register_error_handler(CallRefused, answers.on_refused)
+    app.register_error_handler(DatabaseUnavailable, answers.on_database_unavailable)
+    app.register_error_handler(HTTPException, answers.on_http_error)
+    app.register_error_handler(Exception, answers.on_unknown_error)
+    app.before_request(answer_preflight)
+    app.after_request(allow_origin)
+    app.after_request(_add_headers)
     return app
 
 
-def reply(code: int, msg: str, data: Any = None) -> Response:
-    """An answer in the envelope all of them have."""
-    body = encode_json({"code": code, "msg": msg, "data": data})
-    return Response(body, status=code, content_type="application/json")
-
-
-async def _http_error(error: HTTPException) -> Response:
-    return reply(error.code or 500, error.name)
-
-
-async def _unknown_error(error: Exception) -> Response:
-    # Whoever asked learns a number to report, and nothing about the inside.
-    request_id = uuid.uuid4().hex
-    log.error("a request failed because of a bug", request_id=request_id, exc_info=error)
-    return reply(500, f"internal error, request {request_id}")
+async def _add_headers(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

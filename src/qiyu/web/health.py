@@ -1,13 +1,49 @@
-"""GET /healthz: the process is alive and its tasks take turns."""
+"""Whether the process lives, whether it can work, and what it has counted: for whatever watches over it."""
 
 from __future__ import annotations
 
-from quart import Blueprint
+from dataclasses import fields
+from typing import Final
+
+import trio
+from quart import Blueprint, Response
+
+from qiyu.errors import DatabaseUnavailable
+from qiyu.web.answers import reply
+from qiyu.web.context import context
+
+READY_SECONDS: Final = 1
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 health = Blueprint("health", __name__)
 
 
 @health.get("/healthz")
-async def healthz() -> dict[str, object]:
-    """Answer at all: that is the news."""
-    return {"code": 200, "msg": "success", "data": {"status": "ok"}}
+async def healthz() -> Response:
+    """The process is alive and its tasks take turns: to answer at all is the news."""
+    return reply(200, "success", {"status": "ok"})
+
+
+@health.get("/readyz")
+async def readyz() -> Response:
+    """Whether to send clients here: 200 when the database answers within a second, else 503."""
+    with trio.move_on_after(READY_SECONDS):
+        try:
+            await context().ping()
+        except DatabaseUnavailable:
+            return reply(503, "the database does not answer", {"status": "unavailable"})
+        return reply(200, "success", {"status": "ok"})
+    return reply(503, f"the database does not answer within {READY_SECONDS} s", {"status": "unavailable"})
+
+
+@health.get("/metrics")
+async def metrics() -> Response:
+    """What was counted since the start, as Prometheus reads it."""
+    ctx = context()
+    lines = ["# TYPE qiyu_sessions gauge", f"qiyu_sessions {len(ctx.hub)}"]
+    for field in fields(ctx.metrics):
+        lines += [
+            f"# TYPE qiyu_{field.name}_total counter",
+            f"qiyu_{field.name}_total {getattr(ctx.metrics, field.name)}",
+        ]
+    return Response("\n".join(lines) + "\n", content_type=METRICS_TYPE)

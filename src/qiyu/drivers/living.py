@@ -1,0 +1,67 @@
+"""What living rooms wait for: the lists, read anew each second; counts, written every few; rooms that sessions ask for.
+
+While the database does not answer, what is known stands, and what is asked is answered with 503; it is tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+
+from qiyu.drivers.poller import Poller
+from qiyu.errors import DatabaseUnavailable
+from qiyu.handlers.dispatch import Dispatcher
+from qiyu.model import Instant
+from qiyu.services.living_rooms import LivingRooms
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS: Final = 1.0
+STORE_SECONDS: Final = 5.0
+
+
+async def run_living_rooms(
+    living_rooms: LivingRooms, dispatcher: Dispatcher, poller: Poller, clock: Callable[[], Instant]
+) -> None:
+    """Run until cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_answer_lookups, living_rooms, dispatcher, poller, clock)
+        nursery.start_soon(_every, REFRESH_SECONDS, "read living rooms", lambda: living_rooms.refresh(clock()))
+        nursery.start_soon(_every, STORE_SECONDS, "write the counts of living rooms", living_rooms.store_counts)
+
+
+async def _answer_lookups(
+    living_rooms: LivingRooms, dispatcher: Dispatcher, poller: Poller, clock: Callable[[], Instant]
+) -> None:
+    wanted = trio.Event()
+
+    def wake() -> None:
+        wanted.set()
+
+    living_rooms.wake = wake
+    while True:
+        await wanted.wait()
+        wanted = trio.Event()
+        for session, is_open, found in await living_rooms.answer_waiting(clock()):
+            act = partial(dispatcher.resume, session, partial(found, is_open), clock())
+            poller.run_for(session, act)
+
+
+async def _every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    failing = False
+    while True:
+        await trio.sleep(seconds)
+        try:
+            await work()
+        except DatabaseUnavailable as exc:
+            if not failing:
+                log.warning("the database does not answer", so_cannot=what, reason=str(exc))
+            failing = True
+        else:
+            if failing:
+                log.info("the database answers again", so_can=what)
+            failing = False

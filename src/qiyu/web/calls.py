@@ -1,0 +1,115 @@
+"""What every call has in common: who makes it, with which parameters, and what comes back.
+
+    @living.post("/closeLiving")
+    @logged_in(CloseLiving)
+    async def close_living(asked: CloseLiving, user: User) -> None: ...
+
+A call is refused in this order: 403 for a page that may not make it, 401, 400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Final, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+from quart import Response, request
+
+from qiyu.errors import CallRefused
+from qiyu.storage.users import User
+from qiyu.web.address import client_address, is_secure
+from qiyu.web.answers import success
+from qiyu.web.context import WebContext, context
+from qiyu.web.openapi import document
+from qiyu.web.origin import check_origin
+from qiyu.web.params import P, read_params
+
+COOKIE: Final = "qytk"
+_BEARER: Final = "bearer"
+
+Data = TypeVar("Data", bound=BaseModel | None)
+View: TypeAlias = Callable[[], Awaitable[Response]]
+
+
+class Caller:
+    """Whoever makes a call, with a session or without."""
+
+    def __init__(self, ctx: WebContext, *, may_use_cookies: bool) -> None:
+        self.context = ctx
+        self.may_use_cookies = may_use_cookies
+
+    @property
+    def address(self) -> str:
+        """Whom to count failures to."""
+        return client_address(self.context)
+
+    @property
+    def token(self) -> str:
+        """The session's secret value, as it was sent, or "". The header goes before the cookie."""
+        if "Authorization" in request.headers:
+            scheme, _, token = request.headers["Authorization"].partition(" ")
+            return token.strip() if scheme.lower() == _BEARER else ""
+        return request.cookies.get(COOKIE, "") if self.may_use_cookies else ""
+
+    async def user(self) -> User | None:
+        """Who is logged in. One query, or none where no session was sent."""
+        return await self.context.accounts.user_of(self.token, self.context.clock()) if self.token else None
+
+
+def anyone(
+    params: type[P], data: type[BaseModel] | None = None
+) -> Callable[[Callable[[P, Caller], Awaitable[BaseModel | Response | None]]], View]:
+    """A call that needs no session; the function may ask who the caller is, which is a query."""
+
+    def decorate(function: Callable[[P, Caller], Awaitable[BaseModel | Response | None]]) -> View:
+        @wraps(function)
+        async def view() -> Response:
+            caller = _caller()
+            return _answer(await function(await read_params(request, params), caller))
+
+        return document(view, params, data, needs_login=False)
+
+    return decorate
+
+
+def logged_in(
+    params: type[P], data: type[BaseModel] | None = None
+) -> Callable[[Callable[[P, User], Awaitable[BaseModel | None]]], View]:
+    """A call for those who are logged in."""
+
+    def decorate(function: Callable[[P, User], Awaitable[BaseModel | None]]) -> View:
+        @wraps(function)
+        async def view() -> Response:
+            user = await _caller().user()
+            if user is None:
+                raise CallRefused(401, "not logged in, or not any more: see /user/login")
+            return _answer(await function(await read_params(request, params), user))
+
+        return document(view, params, data, needs_login=True)
+
+    return decorate
+
+
+def _caller() -> Caller:
+    ctx = context()
+    return Caller(ctx, may_use_cookies=check_origin(ctx))
+
+
+def _answer(data: BaseModel | Response | None) -> Response:
+    return data if isinstance(data, Response) else success(data)
+
+
+def set_session(response: Response, caller: Caller, token: str) -> Response:
+    """Have the browser keep the session, or forget it where `token` is empty."""
+    if caller.may_use_cookies:
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=caller.context.session_seconds if token else 0,
+            path="/",
+            secure=caller.context.secure_cookies or is_secure(caller.context),
+            httponly=True,
+            samesite="Lax",
+        )
+    return response

@@ -1,0 +1,54 @@
+"""What the calls of one instance work with; `make_app` is given it, and every call finds it again."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from quart import current_app
+
+if TYPE_CHECKING:
+    from qiyu.metrics import Metrics
+    from qiyu.model import Instant
+    from qiyu.routing.hub import Hub
+    from qiyu.services.accounts import Accounts
+    from qiyu.services.living_rooms import LivingRooms
+    from qiyu.services.tokens import Tokens
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+EXTENSION: Final = "qiyu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebContext:
+    """The services, and what the settings say about HTTP."""
+
+    accounts: Accounts
+    living_rooms: LivingRooms
+    tokens: Tokens
+    hub: Hub
+    metrics: Metrics
+    clock: Callable[[], Instant]
+    ping: Callable[[], Awaitable[object]]
+    """Asks the database for nothing; raises DatabaseUnavailable, or takes its time, where that does not work."""
+    tcp_port: int
+    ws_port: int
+    tcp_public_address: str = ""
+    """`host:port` for clients; empty: the host that the call came to, with `tcp_port`."""
+    ws_public_url: str = ""
+    """With its scheme, such as wss://live.example.com; empty: the host that the call came to, with `ws_port`."""
+    cors_origins: frozenset[str] = frozenset()
+    """Origins whose pages may make calls here, with their cookies; `*` for any page, without."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Peers whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    secure_cookies: bool = False
+    """Whether the cookie is for TLS alone even where the call seems to have come without."""
+    session_seconds: int = 30 * 86_400
+
+
+def context() -> WebContext:
+    """The one of the application that deals with the request."""
+    return cast("WebContext", current_app.extensions[EXTENSION])

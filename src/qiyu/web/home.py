@@ -1,0 +1,39 @@
+"""/home: what the first page shows."""
+
+from __future__ import annotations
+
+from quart import Blueprint
+
+from qiyu.services.accounts import VIP
+from qiyu.web.answers import Answer
+from qiyu.web.calls import Caller, anyone
+from qiyu.web.images import DEFAULT_AVATAR
+from qiyu.web.params import NoParams
+
+home = Blueprint("home", __name__, url_prefix="/home")
+
+
+class HomePage(Answer):
+    """Who is logged in; `userId` is 0 for nobody."""
+
+    login_status: bool
+    user_id: int
+    nick_name: str | None
+    avatar: str | None
+    show_start_living_btn: bool
+
+
+@home.post("/initPage")
+@anyone(NoParams, HomePage)
+async def init_page(_asked: NoParams, caller: Caller) -> HomePage:
+    """Who the caller is, and whether they may go live."""
+    user = await caller.user()
+    if user is None:
+        return HomePage(login_status=False, user_id=0, nick_name=None, avatar=None, show_start_living_btn=False)
+    return HomePage(
+        login_status=True,
+        user_id=user.id,
+        nick_name=user.nick_name,
+        avatar=user.avatar or DEFAULT_AVATAR,
+        show_start_living_btn=VIP in user.tags,
+    )

@@ -1,0 +1,167 @@
+"""/living: going live, and the rooms where somebody is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from quart import Blueprint
+
+from qiyu.errors import CallRefused
+from qiyu.services.accounts import VIP
+from qiyu.storage.users import User
+from qiyu.web.answers import Answer
+from qiyu.web.calls import Caller, anyone, logged_in
+from qiyu.web.context import context
+from qiyu.web.images import DEFAULT_AVATAR, DEFAULT_BACKGROUND
+from qiyu.web.params import Image, Page, PageSize, Params, RoomId, RoomName, RoomType
+
+if TYPE_CHECKING:
+    from qiyu.storage.living_rooms import LivingRoom
+
+NO_ROOM: Final = -1
+
+living = Blueprint("living", __name__, url_prefix="/living")
+
+
+class Start(Params):
+    """What startingLiving takes."""
+
+    type: RoomType
+    room_name: RoomName = ""
+    covert_img: Image = ""
+
+
+class OneRoom(Params):
+    """What the calls about one room take."""
+
+    room_id: RoomId
+
+
+class PageOfRooms(Params):
+    """What list takes."""
+
+    type: RoomType
+    page: Page
+    page_size: PageSize
+
+
+class Started(Answer):
+    """The room that is open now."""
+
+    room_id: int
+
+
+class AnchorConfig(Answer):
+    """A room as its page needs it; `roomId` is -1 where there is none, or nobody is logged in.
+
+    `isAnchor` and `anchor` are the same. `userId`, `nickName` and the watcher's fields are about the caller.
+    """
+
+    room_id: int = NO_ROOM
+    anchor_id: int | None = None
+    is_anchor: bool = False
+    anchor: bool = False
+    room_name: str | None = None
+    anchor_nick_name: str | None = None
+    anchor_img: str | None = None
+    user_id: int | None = None
+    nick_name: str | None = None
+    avatar: str = DEFAULT_AVATAR
+    watcher_nick_name: str | None = None
+    watcher_avatar: str | None = None
+    default_bg_img: str = DEFAULT_BACKGROUND
+    pk_obj_id: int | None = None
+
+
+class ListedRoom(Answer):
+    """A room in the list."""
+
+    id: int
+    room_name: str
+    anchor_id: int
+    watch_num: int
+    good_num: int
+    covert_img: str
+
+
+class Listed(Answer):
+    """A page of rooms, the newest first."""
+
+    list: list[ListedRoom]
+    has_next: bool
+
+
+@living.post("/startingLiving")
+@logged_in(Start, Started)
+async def starting_living(asked: Start, user: User) -> Started:
+    """Open a living room, or find the one that is open. For VIPs."""
+    if VIP not in user.tags:
+        raise CallRefused(403, "only a VIP may go live")
+    ctx = context()
+    room_name = asked.room_name or f"主播-{user.id}的直播间"
+    covert_img = asked.covert_img or user.avatar
+    room = await ctx.living_rooms.start(user.id, asked.type, room_name, covert_img, ctx.clock())
+    return Started(room_id=room.id)
+
+
+@living.post("/closeLiving")
+@logged_in(OneRoom)
+async def close_living(asked: OneRoom, user: User) -> None:
+    """Close one's own living room."""
+    ctx = context()
+    await ctx.living_rooms.close(user.id, asked.room_id, ctx.clock())
+
+
+@living.post("/anchorConfig")
+@anyone(OneRoom, AnchorConfig)
+async def anchor_config(asked: OneRoom, caller: Caller) -> AnchorConfig:
+    """What the page of a room needs: who is live there, and who is watching."""
+    watcher = await caller.user()
+    if watcher is None:
+        return AnchorConfig()
+    about_watcher = AnchorConfig(
+        user_id=watcher.id,
+        nick_name=watcher.nick_name,
+        watcher_nick_name=watcher.nick_name,
+        watcher_avatar=watcher.avatar or DEFAULT_AVATAR,
+    )
+    ctx = caller.context
+    room = await ctx.living_rooms.find(asked.room_id, ctx.clock())
+    if room is None:
+        return about_watcher
+    return about_watcher.model_copy(update=await _about_room(caller, room, watcher))
+
+
+async def _about_room(caller: Caller, room: LivingRoom, watcher: User) -> dict[str, object]:
+    is_anchor = room.anchor_id == watcher.id
+    # Who watches is known from the session, so one query is enough for the two of them.
+    anchor = watcher if is_anchor else (await caller.context.accounts.batch([room.anchor_id])).get(room.anchor_id)
+    return {
+        "room_id": room.id,
+        "anchor_id": room.anchor_id,
+        "is_anchor": is_anchor,
+        "anchor": is_anchor,
+        "room_name": room.room_name,
+        "anchor_nick_name": anchor.nick_name if anchor else None,
+        "anchor_img": room.covert_img or DEFAULT_AVATAR,
+        "avatar": (anchor.avatar if anchor else "") or DEFAULT_AVATAR,
+    }
+
+
+@living.post("/list")
+@anyone(PageOfRooms, Listed)
+async def list_rooms(asked: PageOfRooms, caller: Caller) -> Listed:
+    """The rooms of one type that are live, the newest first."""
+    rooms, has_next = caller.context.living_rooms.page(asked.type, asked.page, asked.page_size)
+    return Listed(list=[_listed(room) for room in rooms], has_next=has_next)
+
+
+def _listed(room: LivingRoom) -> ListedRoom:
+    return ListedRoom(
+        id=room.id,
+        room_name=room.room_name,
+        anchor_id=room.anchor_id,
+        watch_num=room.watch_num,
+        good_num=room.good_num,
+        covert_img=room.covert_img or DEFAULT_AVATAR,
+    )

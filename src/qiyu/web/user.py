@@ -1,0 +1,72 @@
+"""/user: registering, logging in and out."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+
+from qiyu.services.accounts import Login
+from qiyu.web.answers import Answer, success
+from qiyu.web.calls import Caller, anyone, set_session
+from qiyu.web.params import AnyText, Image, Name, NewPassword, NickName, NoParams, Params, Secret
+
+user = Blueprint("user", __name__, url_prefix="/user")
+
+
+class Registration(Params):
+    """What register takes."""
+
+    name: Name
+    password: NewPassword
+    nick_name: NickName = ""
+    avatar: Image = ""
+
+
+class Credentials(Params):
+    """What login takes."""
+
+    name: AnyText
+    password: Secret
+
+
+class LoggedIn(Answer):
+    """Who one is now; `token` is the value of the cookie, for clients without cookies."""
+
+    user_id: int
+    token: str
+
+
+@user.post("/register")
+@anyone(Registration, LoggedIn)
+async def register(asked: Registration, caller: Caller) -> Response:
+    """Make an account, and log in with it."""
+    login = await caller.context.accounts.register(
+        asked.name,
+        asked.password,
+        asked.nick_name,
+        asked.avatar,
+        address=caller.address,
+        now=caller.context.clock(),
+    )
+    return _logged_in(login, caller)
+
+
+@user.post("/login")
+@anyone(Credentials, LoggedIn)
+async def log_in(asked: Credentials, caller: Caller) -> Response:
+    """Open a session."""
+    login = await caller.context.accounts.log_in(
+        asked.name, asked.password, address=caller.address, now=caller.context.clock()
+    )
+    return _logged_in(login, caller)
+
+
+@user.post("/logout")
+@anyone(NoParams)
+async def log_out(_asked: NoParams, caller: Caller) -> Response:
+    """End the session that the call came with; without one there is nothing to do."""
+    await caller.context.accounts.log_out(caller.token)
+    return set_session(success(), caller, "")
+
+
+def _logged_in(login: Login, caller: Caller) -> Response:
+    return set_session(success(LoggedIn(user_id=login.user_id, token=login.token)), caller, login.token)
