@@ -129,10 +129,11 @@ async def test_a_room_that_only_the_database_knows_is_waited_for_in_order(town: 
 
 async def test_absence_is_remembered_for_a_minute_and_presence_for_thirty(town: Town) -> None:
     viewer = town.log_in(10_002)
-    viewer.send(ROOM, data={"roomId": 1})
+    viewer.send(ROOM, data={"roomId": 1}, clientMsgId="mine")
     assert viewer.receive() == []
     await town.answer_waiting()
-    assert error_of(viewer.receive()[0]) == 404
+    (refused,) = viewer.receive()
+    assert (error_of(refused), refused.body["clientMsgId"]) == (404, "mine")
     queries = town.database.queries
     assert error_of(viewer.answer(ROOM, data={"roomId": 1})) == 404
     room, _ = await town.elsewhere(start_room, anchor_id=ANCHOR, type_=1, room_name="r", covert_img="")

@@ -9,7 +9,14 @@ from msgspec import UNSET
 
 from qiyu.errors import ErrorCode, Refused
 from qiyu.model import Instant
-from qiyu.protocol.bodies import RoomAnswer, checked_room_id, decode_data, decode_room_data, encode_json
+from qiyu.protocol.bodies import (
+    RoomAnswer,
+    checked_room_id,
+    client_msg_id_of,
+    decode_data,
+    decode_room_data,
+    encode_json,
+)
 from qiyu.protocol.packet import Buffer, MsgCode
 from qiyu.routing.session import Room, Session
 from qiyu.services.core import Core
@@ -26,7 +33,8 @@ def room(core: Core, session: Session, body: Buffer, now: Instant) -> None:
         return
     # Nothing is stored yet, so it cannot be shown that nothing was missed: the client reloads.
     recovered = False if data.after_msg_id else None
-    enter(core, session, checked_room_id(data.room_id), now, partial(_entered, session, recovered))
+    then = partial(_entered, session, recovered)
+    enter(core, session, checked_room_id(data.room_id), now, then, client_msg_id=client_msg_id_of(body))
 
 
 def enter_at_login(core: Core, session: Session, data: str, now: Instant) -> None:
@@ -39,23 +47,46 @@ def enter_at_login(core: Core, session: Session, data: str, now: Instant) -> Non
         session.send_error(refusal)
 
 
-def enter(core: Core, session: Session, room_id: int, now: Instant, then: Callable[[Room], None]) -> None:
+def enter(
+    core: Core,
+    session: Session,
+    room_id: int,
+    now: Instant,
+    then: Callable[[Room], None],
+    *,
+    client_msg_id: str = "",
+) -> None:
     """Enter a room if it is open, at once or as soon as that is known; what the session sends meanwhile is held.
 
     Raises `Refused` here, or where the session goes on, if it may not be entered.
     """
     is_open = core.living_rooms.is_open(session.app_id, room_id, now)
     if is_open is not None:
-        _enter(core, session, room_id, then, is_open, now)
+        _enter(core, session, room_id, then, is_open=is_open)
         return
-    if not core.living_rooms.look_up(room_id, session, partial(_enter, core, session, room_id, then)):
+    found = partial(_enter_if_open, core, session, room_id, then, client_msg_id)
+    if not core.living_rooms.look_up(room_id, session, found):
         raise Refused(ErrorCode.UNAVAILABLE, f"roomId {room_id}: too many are entering rooms; try again")
     session.hold()
 
 
-def _enter(
-    core: Core, session: Session, room_id: int, then: Callable[[Room], None], is_open: bool | None, _now: Instant
+def _enter_if_open(
+    core: Core,
+    session: Session,
+    room_id: int,
+    then: Callable[[Room], None],
+    client_msg_id: str,
+    is_open: bool | None,
+    _now: Instant,
 ) -> None:
+    try:
+        _enter(core, session, room_id, then, is_open=is_open)
+    except Refused as refusal:
+        refusal.client_msg_id = client_msg_id
+        raise
+
+
+def _enter(core: Core, session: Session, room_id: int, then: Callable[[Room], None], *, is_open: bool | None) -> None:
     if is_open is None:
         raise Refused(ErrorCode.UNAVAILABLE, f"roomId {room_id}: the database does not answer; try again")
     if not is_open:

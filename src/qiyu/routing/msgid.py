@@ -1,7 +1,7 @@
 """Message ids: decimal, unique in the whole installation, growing with time.
 
 An id is a 63-bit number: 41 bits of milliseconds since 2015, 10 bits of instance number, 12 bits of sequence. It has 19
-decimal digits from 2022 until the milliseconds run out in 2084, so ids compare alike as numbers and as strings.
+decimal digits from July 2022 until the milliseconds run out in 2084, so ids compare alike as numbers and as strings.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import structlog
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
 from sqlalchemy import Connection, event, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from qiyu.errors import ConfigError, DatabaseUnavailable
@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 TRIES: Final = 3  # of a transaction that the database undoes to settle a deadlock
 
+_OPEN_SECONDS: Final = 10.0  # to connect and be let in; something else may be listening there
+
 # Closing: work under way ends, is interrupted, is cancelled, is cancelled again. Less than 2 s together.
 _FINISH_SECONDS: Final = 0.75
 _GRACE_SECONDS: Final = 0.2
@@ -56,6 +58,7 @@ class _Job(Generic[T]):
         """Stops the statement that is being executed, where cancelling does not."""
         self._loop = loop
         self._at_end = at_end
+        self._cut_off = False
         self._task: asyncio.Task[T] | None = None
 
     def start(self, work: Coroutine[Any, Any, T]) -> None:
@@ -66,12 +69,16 @@ class _Job(Generic[T]):
         """What it returned. Raises what it raised, or DatabaseUnavailable with `too_late` where it was cut off."""
         if self._task is None or not self._task.done() or self._task.cancelled():
             raise DatabaseUnavailable(too_late)
+        error = self._task.exception()
+        if self._cut_off and isinstance(error, DatabaseUnavailable):
+            raise DatabaseUnavailable(too_late) from error
         return self._task.result()
 
     async def cut_off(self) -> None:
         """End it now, unless it has ended. Takes 0.6 s at most."""
         if self._task is None or self.done.is_set():
             return
+        self._cut_off = True
         if self.interrupt is not None:
             interrupting = self._loop.create_task(self.interrupt())
             await self._given_grace()
@@ -269,9 +276,9 @@ class Database:
         if self._failure is not None:
             raise self._failure
         try:
-            await self.read(lambda _: None)
-        except TypeError as exc:
-            raise ConfigError(f"database.url: the driver does not take an option in it: {exc}") from exc
+            await self._run(self._reading, self._read_engine, lambda _: None, _OPEN_SECONDS)
+        except (TypeError, ValueError, InterfaceError) as exc:
+            raise ConfigError(f"database.url: the driver does not take an option in it: {reason_of(exc)}") from exc
 
     def _before_execute(
         self, connection: Connection, _cursor: object, _statement: str, _values: object, context: Any, _many: bool
@@ -282,7 +289,8 @@ class Database:
 
     def _where(self) -> str:
         url = self._url
-        return f"{url.host}:{url.port}/{url.database}" if url.host else str(url.database)
+        port = f":{url.port}" if url.port else ""
+        return f"{url.host}{port}/{url.database}" if url.host else str(url.database)
 
     def _says(self, reason: str) -> str:
         return f"database {self._where()}: {reason}"
