@@ -221,7 +221,7 @@ async def test_work_that_has_not_begun_never_does(url: str, db: Database) -> Non
 
 async def test_work_that_takes_too_long_is_cut_off(url: str) -> None:
     async with Database.open(url, limits=Limits(connections=1, work_seconds=0.1)) as db:
-        with pytest.raises(DatabaseUnavailable, match=r"no answer within 0.1 s|interrupted"):
+        with pytest.raises(DatabaseUnavailable, match=r"no answer within 0.1 s"):
             await db.run(hang)
         await db.run(count)
         assert in_use(db) == "0"
@@ -268,7 +268,7 @@ async def test_closing_rolls_back_what_does_not_end(url: str, db: Database) -> N
         hang(c)
 
     async def call(closing: Database) -> None:
-        with pytest.raises(DatabaseUnavailable, match=r"it was closed|interrupted"):
+        with pytest.raises(DatabaseUnavailable, match="it was closed"):
             await closing.run(work)
 
     async with trio.open_nursery() as nursery:
@@ -391,8 +391,9 @@ async def test_what_the_operator_mends(urls: Urls, url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@servers
-async def test_an_option_that_the_driver_does_not_know(urls: Urls, url: str) -> None:
-    with pytest.raises(ConfigError, match=r"database\.url: the driver does not take an option in it: .*colour"):
-        async with Database.open(f"{url}{'&' if '?' in url else '?'}colour=red"):
+@only("postgresql")
+@pytest.mark.parametrize("option", ["colour=red", "ssl=perhaps"])
+async def test_an_option_that_the_driver_does_not_take(url: str, option: str) -> None:
+    with pytest.raises(ConfigError, match=r"database\.url: the driver does not take an option in it: .*(colour|mode)"):
+        async with Database.open(f"{url}?{option}"):
             pytest.fail("it opened")
