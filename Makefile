@@ -34,7 +34,7 @@ bench: $(VENV)/.runtime ## Measure heartbeats and room fan-out on this machine
 
 clean: ## Remove what was set up and built; data/ stays
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests examples bench migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qiyu needs Python 3.11 or newer; this is " \

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from qiyu.errors import QiyuError, StartupError
-
-
-class DatabaseOutdated(StartupError):
-    """The tables are those of an older version, and `qiyu db upgrade` was not run."""
+from qiyu.errors import QiyuError
 
 
 class NameTaken(QiyuError):

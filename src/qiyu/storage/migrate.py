@@ -18,7 +18,6 @@ from sqlalchemy import Connection, text
 
 from qiyu.errors import DatabaseTooNew, DatabaseUnavailable
 from qiyu.storage.database import Database
-from qiyu.storage.errors import DatabaseOutdated
 
 LOCK_SECONDS: Final = 60
 _LOCK_KEY: Final = int.from_bytes(b"qiyu-db", "big")  # any 63-bit number that others do not use
@@ -38,19 +37,6 @@ async def upgrade(database: Database) -> tuple[str | None, str]:
 async def current(database: Database) -> str | None:
     """The revision of the tables; None where there are none."""
     return await database.read(_revision)
-
-
-async def check(database: Database) -> str | None:
-    """`current`, where this version can work with it. Raises DatabaseTooNew or DatabaseOutdated where it cannot."""
-    revision = await current(database)
-    scripts = _scripts()
-    _refuse_newer(revision, scripts)
-    if revision is not None and revision != _head(scripts):
-        raise DatabaseOutdated(
-            f"the database is at revision {revision}, and this version of qiyu needs {_head(scripts)}. "
-            "Make a backup, then run: qiyu db upgrade"
-        )
-    return revision
 
 
 def latest() -> str:
