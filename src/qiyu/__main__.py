@@ -13,6 +13,7 @@ from qiyu.cli.config import config
 from qiyu.cli.db import db
 from qiyu.cli.serve import serve
 from qiyu.cli.token import token
+from qiyu.cli.user import user
 from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError
 
 cli = typer.Typer(
@@ -25,6 +26,7 @@ cli.command()(serve)
 cli.command()(chat)
 cli.command()(token)
 cli.command()(config)
+cli.add_typer(user)
 cli.add_typer(db)
 
 

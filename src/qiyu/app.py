@@ -174,6 +174,7 @@ def _web_context(
         ws_public_url=settings.ws.public_url,
         cors_origins=frozenset(http.cors_origins),
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
+        secure_cookies=http.secure_cookies,
         session_seconds=http.session_days * DAY_SECONDS,
     )
 

@@ -207,6 +207,10 @@ class HttpSettings(_Section):
         default=(),
         description="Pages of other hosts that may call the HTTP interface with their users' cookies, as origins.",
     )
+    secure_cookies: YesNo = Field(
+        default=False,
+        description="Mark the session's cookie for TLS only, even where a call seems to have come without.",
+    )
     session_days: Days = Field(default=30, description="Days for which a login over HTTP lasts.")
     trusted_proxies: Addresses = Field(
         default=(),

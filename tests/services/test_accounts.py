@@ -258,8 +258,36 @@ async def test_guesses_made_at_once_are_counted(accounts: Accounts) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(guess)
-    assert codes.count(401) == 5
-    assert codes.count(429) == 15
+    assert codes.count(401) == 8
+    assert codes.count(429) == 12
+
+
+async def test_many_may_log_in_at_once(accounts: Accounts) -> None:
+    for n in range(20):
+        await register(accounts, f"user{n}")
+
+    async def log_in(n: int) -> None:
+        await accounts.log_in(f"user{n % 20}", PASSWORD, address=HERE, now=START)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(60):
+            nursery.start_soon(log_in, n)
+
+
+async def test_a_guesser_who_leaves_has_failed(accounts: Accounts, database: Database) -> None:
+    await register(accounts)
+
+    class Endless(Passwords):
+        async def verify(self, password_hash: str | None, password: str) -> Verdict:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    slow = Accounts(database, Endless(at_once, PasswordHasher.from_parameters(CHEAPEST)))
+    for _ in range(5):
+        with trio.move_on_after(0) as scope:
+            await slow.log_in("ann", "wrong horse", address=HERE, now=START)
+        assert scope.cancelled_caught
+    assert await fail(slow) == 429
 
 
 async def test_what_was_not_decided_does_not_count(accounts: Accounts, database: Database) -> None:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.model import Instant
 from qiyu.services import credentials
-from qiyu.services.passwords import Passwords
-from qiyu.services.throttle import Throttle, ThrottleRules
+from qiyu.services.passwords import MAX_WAITING, Passwords
+from qiyu.services.throttle import Attempt, Outcome, Throttle, ThrottleRules
 from qiyu.storage import users
 from qiyu.storage.database import Database
 from qiyu.storage.errors import NameTaken
@@ -68,8 +68,8 @@ class Accounts:
         self._passwords = passwords
         self._session_ms = rules.session_days * DAY_MS
         self._names = Throttle(ThrottleRules(rules.name_failures))
-        self._addresses = Throttle(ThrottleRules(rules.address_failures))
-        self._registrations = Throttle(ThrottleRules(rules.address_registrations))
+        self._addresses = Throttle(ThrottleRules(rules.address_failures, at_once=MAX_WAITING))
+        self._registrations = Throttle(ThrottleRules(rules.address_registrations, at_once=MAX_WAITING))
 
     async def add(
         self, name: str, password: str, nick_name: str, avatar: str, *, tags: Collection[str] = (), now: Instant
@@ -90,8 +90,7 @@ class Accounts:
         self, name: str, password: str, nick_name: str, avatar: str, *, address: str, now: Instant
     ) -> Login:
         """Make an account and log it in; 501 where the name is taken, 429 for too many from one address."""
-        self._registrations.begin(address, now.monotonic)
-        with _no_failure(lambda: self._registrations.take_back(address)):
+        with self._registrations.attempt(address, now.monotonic) as attempt, _undecided_where_impossible(attempt):
             profile = await self._checked_profile(name, password, nick_name, avatar)
 
             def work(connection: Connection) -> Login:
@@ -104,17 +103,17 @@ class Accounts:
         # What can be no name or password is wrong like any other: it takes as long, and counts as much.
         name = _or_nobodys(credentials.account_name, name)
         password = _or_nobodys(credentials.password, password)
-        name_key = users.name_key(name)
-        self._addresses.begin(address, now.monotonic)
-        with _no_failure(lambda: self._addresses.take_back(address)):
-            self._names.begin(name_key, now.monotonic)
-            with _no_failure(lambda: self._names.take_back(name_key)):
+        with (
+            self._addresses.attempt(address, now.monotonic) as from_address,
+            self._names.attempt(users.name_key(name), now.monotonic) as with_name,
+        ):
+            with _undecided_where_impossible(from_address, with_name):
                 login = await self._try_log_in(name, password, now)
-        if login is None:
-            raise CallRefused(401, "the name or the password is wrong")
-        self._addresses.take_back(address)
-        self._names.reset(name_key)
-        return login
+            if login is None:
+                raise CallRefused(401, "the name or the password is wrong")
+            from_address.outcome = Outcome.UNDECIDED  # or a guesser would log in as himself between the guesses
+            with_name.outcome = Outcome.SUCCEEDED
+            return login
 
     async def log_out(self, token: str) -> None:
         """End a session, if there is such a one."""
@@ -249,14 +248,12 @@ def _checked_tag(tag: str) -> str:
 
 
 @contextmanager
-def _no_failure(take_back: Callable[[], None]) -> Iterator[None]:
-    """An attempt that was not decided, for want of a database or of time, or that could not be one, is not counted."""
+def _undecided_where_impossible(*attempts: Attempt) -> Iterator[None]:
+    """What fails for want of a database or of time, or because it could be no account, is nobody's failure."""
     try:
         yield
-    except DatabaseUnavailable:
-        take_back()
-        raise
-    except CallRefused as exc:
-        if exc.code in {400, 429, 503}:
-            take_back()
+    except (CallRefused, DatabaseUnavailable) as exc:
+        if not isinstance(exc, CallRefused) or exc.code in {400, 503}:
+            for attempt in attempts:
+                attempt.outcome = Outcome.UNDECIDED
         raise

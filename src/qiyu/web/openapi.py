@@ -28,6 +28,7 @@ from qiyu.web.params import Expected, Params
 V = TypeVar("V", bound=Callable[[], Awaitable[Response]])
 T = TypeVar("T")
 
+_EXTENSION: Final = "qiyu.openapi"
 _SECURITY: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -125,8 +126,12 @@ def add_openapi(app: QuartTrio) -> None:
 
 
 def _schema() -> dict[str, Any]:
-    extension: QuartSchema = current_app.extensions["QUART_SCHEMA"]
-    return extension.openapi_provider.schema()
+    """Made when it is first asked for: that takes some milliseconds."""
+    extensions = current_app.extensions
+    if _EXTENSION not in extensions:
+        extensions[_EXTENSION] = extensions["QUART_SCHEMA"].openapi_provider.schema()
+    schema: dict[str, Any] = extensions[_EXTENSION]
+    return schema
 
 
 @docs.get("/openapi.json")
