@@ -38,10 +38,10 @@ from qiyu.client import (
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.transport import parse_url
 from qiyu.config import Settings, load_settings
-from qiyu.errors import ErrorCode
+from qiyu.errors import ConfigError, ErrorCode
 from qiyu.logs import configure_logging
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID
-from qiyu.services.tokens import Tokens
+from qiyu.services.tokens import SECRET_FILE, Tokens
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -111,6 +111,9 @@ def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
 
 
 def _token_maker(settings: Settings, user: int, app: int, name: str) -> Callable[[], str]:
+    if not settings.auth.secret.get_secret_value() and not (settings.data.dir / SECRET_FILE).exists():
+        # To make one here would help nobody: the server would not know it.
+        raise ConfigError(f"no secret in {settings.data.dir}/: run this in the server's folder, or pass --token")
     tokens = Tokens(installation_secret(settings), settings.auth.token_seconds)
 
     def make_token() -> str:
@@ -179,7 +182,9 @@ class Conversation:
                 await self._print(line_of(item))
             case Error(code=code, reason=reason):
                 self._fail(f"{reason} ({code})", refused=code != ErrorCode.DROPPED)
-            case RoomEvent(event="enter" | "leave" | "closed" as event):
+            case RoomEvent(event="closed"):
+                self._tell("the room was closed")
+            case RoomEvent(event="enter" | "leave" as event):
                 self._tell(f"{_who(item.user_id, item.sender_name)}: {event}; {item.online} online")
             case Disconnected(reason=reason, retry_seconds=seconds):
                 self._tell(f"disconnected: {reason}; trying again in {seconds:.0f} s")
