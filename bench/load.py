@@ -120,6 +120,15 @@ class Peer:
             start = end
         self.unfinished = data[start:]
 
+    def messages(self) -> Iterator[bytes]:
+        """Read once; the msgId of each message, which both servers write last. Room events have none."""
+        for code, body in self.frames():
+            if code != BIZ:
+                raise SystemExit(f"user {self.user} got a packet {code}: {body!r}")
+            _, found, rest = body.rpartition(b'"msgId":"')
+            if found:
+                yield rest[: rest.index(b'"')]
+
 
 def log_in(port: int, users: range, tokens: dict[int, str]) -> list[Peer]:
     """Connections that have their LOGIN answer, all in one room."""
@@ -203,12 +212,7 @@ def run_room(server: Server, peers: list[Peer], senders: int, in_flight: int, se
         for fd, _ in epoll.poll(1):
             peer = by_fd[fd]
             acks = []
-            for code, body in peer.frames():
-                if code != BIZ:
-                    raise SystemExit(f"user {peer.user} got a packet {code}: {body!r}")
-                msg_id = msg_id_of(body)
-                if not msg_id:  # a room event: nobody acknowledges it
-                    continue
+            for msg_id in peer.messages():
                 acks.append(frame(ACK, b'{"msgId":"%b"}' % msg_id))
                 left = missing.pop(msg_id, others) - 1
                 if left:
@@ -230,12 +234,6 @@ def run_room(server: Server, peers: list[Peer], senders: int, in_flight: int, se
     if done != sent * others:
         figures.notes.append(f"LOST OR DOUBLED: {done} deliveries of {sent * others}")
     return figures
-
-
-def msg_id_of(body: bytes) -> bytes:
-    """The msgId, which both servers write last; empty for an event."""
-    _, found, rest = body.rpartition(b'"msgId":"')
-    return rest[: rest.index(b'"')] if found else b""
 
 
 def run_idle(server: Server, users: range, tokens: dict[int, str]) -> list[Peer]:
