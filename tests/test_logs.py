@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qiyu import logs
 from qiyu.logs import MASK, configure_logging, mask_tokens, reset_logging
 from qiyu.services.tokens import Tokens
 
@@ -253,3 +255,25 @@ def test_every_token_is_masked_and_json_stays_json(
     line = mask_tokens(json.dumps(before + token + after))
     assert token.partition("%")[0][-43:] not in line
     assert MASK in json.loads(line)
+
+
+def test_in_the_background_a_pipe_that_nobody_reads_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "QUEUED_LINES", 10)
+    reader, writer = os.pipe()
+    with open(reader, "rb") as read, open(writer, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        configure_logging("info", "json", stream, background=True)
+        log = structlog.get_logger("x")
+        for n in range(2000):  # more than the pipe and the queue hold
+            log.info("line", n=n, padding="x" * 100)
+        got = read.read1(1 << 20)  # there is room again
+        while b"log lines were dropped" not in got:
+            log.info("still there")
+            got += read.read1(1 << 20)
+        assert b'"n": 0' in got
+    log.info("and a reader that has gone is nothing to end for")
+
+
+def test_without_a_stderr_nothing_is_logged_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    configure_logging("info", "auto")
+    structlog.get_logger("x").info("hello")

@@ -16,8 +16,8 @@ import trio
 from qiyu.config import Settings, require_safe_secret
 from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.event_source import best_source
-from qiyu.drivers.http import run_http
-from qiyu.drivers.listener import Listener, address_of, bind
+from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
+from qiyu.drivers.listener import Listener, address_of, bind, capacity
 from qiyu.drivers.living import run_living_rooms
 from qiyu.drivers.poller import Poller
 from qiyu.errors import DatabaseUnavailable, StartupError
@@ -44,7 +44,7 @@ from qiyu.web.context import WebContext
 
 log = structlog.get_logger(__name__)
 
-DRAIN_SECONDS: Final = 4.0  # for clients to read their LOGOUT; with all else, the process is gone within 5
+DRAIN_SECONDS: Final = 3.0  # for clients to read their LOGOUT; with all else, the process is gone within 5
 RETRY_AFTER_MS: Final = (500, 3000)  # a drained client comes back somewhere in between
 SILENT_HEARTBEATS: Final = 2
 STORE_SECONDS: Final = 1.0  # for the last write at the end
@@ -135,7 +135,13 @@ async def _run(
         nursery.start_soon(poller.run)
         nursery.start_soon(run_clock, poller, dispatcher)
         nursery.start_soon(run_living_rooms, core.living_rooms, dispatcher, poller, read_clock)
-        await nursery.start(run_http, web, sockets["http"], stopping.wait)
+        http_ended = trio.Event()
+
+        async def run_web(task_status: trio.TaskStatus[object]) -> None:
+            await run_http(web, sockets["http"], stopping.wait, task_status=task_status)
+            http_ended.set()
+
+        await nursery.start(run_web)
         async with trio.open_nursery() as listening:
             for listener in _listeners(settings, sockets, poller, core.metrics):
                 listening.start_soon(listener.run)
@@ -147,6 +153,8 @@ async def _run(
         nursery.start_soon(_cut_short, stops, nursery.cancel_scope)
         stopping.set()
         await _drain(poller, dispatcher)
+        with trio.move_on_after(GRACEFUL_SECONDS):
+            await http_ended.wait()
         nursery.cancel_scope.cancel()
     # What was liked since the counts were last written; the database has its own time limit, and this a short one.
     with trio.move_on_after(STORE_SECONDS, shield=True):
@@ -209,11 +217,11 @@ def _bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
 def _listeners(
     settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, metrics: Metrics
 ) -> Iterator[Listener]:
-    limits = settings.limits
+    room = capacity(settings.limits.connections)
     wires: dict[str, type[TcpWire | WebSocketWire]] = {"tcp": TcpWire, "ws": WebSocketWire}
     for name, wire in wires.items():
         for sock in sockets[name]:
-            yield Listener(sock, partial(wire, limits.body_bytes), poller, limits.connections, metrics)
+            yield Listener(sock, partial(wire, settings.limits.body_bytes), poller, room, metrics)
 
 
 def _more(bound: list[socket.socket]) -> str:

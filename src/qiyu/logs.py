@@ -7,10 +7,16 @@ be it in an exception's text or deep inside some object's repr.
 
 from __future__ import annotations
 
+import atexit
+import io
 import logging
 import os
+import queue
 import re
 import sys
+import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 import structlog
@@ -30,6 +36,9 @@ _LEVELS: Final = {
     "error": logging.ERROR,
 }
 _SECRET_NAME: Final = re.compile(r"token|secret|passw|authorization|cookie|qytk", re.IGNORECASE)
+QUEUED_LINES: Final = 10_000
+EXIT_SECONDS: Final = 0.5  # for the last lines, when the process ends
+
 _MAX_DEPTH: Final = 6  # of containers looked into; what lies deeper is left out
 
 _SIGNATURE: Final = re.compile(r"\.[A-Za-z0-9_-]{43}")
@@ -43,14 +52,24 @@ _TOKEN: Final = re.compile(
 )
 
 
-def configure_logging(level: Level, format: Format, stream: TextIO | None = None) -> None:  # noqa: A002
+def configure_logging(
+    level: Level,
+    format: Format,  # noqa: A002
+    stream: TextIO | None = None,
+    *,
+    background: bool = False,
+) -> None:
     """Send everything that is logged to `stream` (stderr), from `level` on. May be called again.
 
-    `auto` is human on a terminal and json, one object a line, elsewhere.
+    `auto` is human on a terminal and json, one object a line, elsewhere. In the background a thread writes, so that a
+    stream that does not take what is written (a full disk, a pipe nobody reads) holds up nobody and harms nobody:
+    lines that find no room in the queue are dropped, and counted in the next one that does.
     """
     if stream is None:
-        stream = sys.stderr
+        stream = sys.stderr or _Nowhere()  # it is None where the shell closed it
     terminal = stream.isatty()
+    if background and not isinstance(stream, _Nowhere):
+        stream = _in_background(stream)
     human = format == "human" or (format == "auto" and terminal)
     enrich: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -123,6 +142,59 @@ def _masked(name: object, value: object, depth: int) -> object:
     if isinstance(value, list | tuple):
         return [_masked(None, item, depth - 1) for item in value]
     return value
+
+
+class _Nowhere(io.StringIO):
+    """Keeps nothing."""
+
+    def write(self, line: str, /) -> int:
+        return len(line)
+
+
+class _BackgroundStream(io.TextIOBase):
+    """Takes lines at once, and has a thread write them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        # Not through the stream: its lock, held by a thread that cannot go on, would abort the process when it ends.
+        self._fd = stream.fileno()
+        self._lines: queue.Queue[str] = queue.Queue(QUEUED_LINES)
+        self._dropped = 0
+        threading.Thread(target=self._write_all, name="log", daemon=True).start()
+
+    def write(self, line: str, /) -> int:
+        """Queue a line, or drop it if the queue is full."""
+        try:
+            if self._dropped and line.strip():
+                self._lines.put_nowait(f"… {self._dropped} log lines were dropped: they could not be written …\n")
+                self._dropped = 0
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+        return len(line)
+
+    def flush(self) -> None:
+        """Nothing to do: the thread flushes."""
+
+    def drain(self, seconds: float) -> None:
+        """Wait until all has been written, but no longer than that."""
+        until = time.monotonic() + seconds
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def _write_all(self) -> None:
+        while True:
+            line = self._lines.get()
+            data = line.encode(errors="backslashreplace")
+            with suppress(OSError):  # full, gone, closed: there is nobody left to tell
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            self._lines.task_done()
+
+
+def _in_background(stream: TextIO) -> TextIO:
+    background = _BackgroundStream(stream)
+    atexit.register(background.drain, EXIT_SECONDS)
+    return background  # type: ignore[return-value]  # of a TextIO, loggers use only write and flush
 
 
 class _NamedLogger(structlog.WriteLogger):

@@ -32,6 +32,8 @@ class Metrics:
     """Copies of messages put into an outbox."""
     deliveries_dropped: int = 0
     """Room messages and events not put into the outbox of a slow receiver (outbox_soft_bytes)."""
+    packets_discarded: int = 0
+    """Packets of any kind that were waiting for a session that ended as slow."""
     deliveries_acknowledged: int = 0
     in_flight_evicted: int = 0
     """Deliveries no longer waited for because a session's window was full."""

@@ -57,14 +57,14 @@ async def test_accepting_survives_what_passes(monkeypatch: pytest.MonkeyPatch) -
     [sock] = bind("tcp", "127.0.0.1", 0)
     failing = FailingSocket(sock, [errno.ECONNABORTED, errno.EMFILE, errno.EPROTO, errno.ENFILE])
     poller, metrics = FakePoller(), Metrics()
-    listener = Listener(failing, lambda: TcpWire(0), poller, 0, metrics)  # type: ignore[arg-type]
+    listener = Listener(failing, lambda: TcpWire(0), poller, 100, metrics)  # type: ignore[arg-type]
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run)
             with socket.create_connection(sock.getsockname()):
                 await until(lambda: poller.added == 1)
             nursery.cancel_scope.cancel()
-    assert [entry["log_level"] for entry in logs] == ["warning", "warning"]
+    assert [entry["log_level"] for entry in logs] == ["warning"]  # once for a while of it
     assert sock.fileno() == -1
 
 

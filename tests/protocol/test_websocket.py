@@ -462,8 +462,9 @@ def test_a_close_is_echoed_and_the_last(code: int) -> None:
     wire = opened()
     assert wire.receive_data(text() + close_frame(code, "再见".encode()) + text()) == [HEARTBEAT]
     assert wire.peer_closed
-    assert not wire.is_open
+    assert wire.is_open  # for the answers to what came before
     assert wire.data_to_send() == b"\x88\x02" + code.to_bytes(2)
+    assert not wire.is_open
     assert wire.receive_data(text()) == []
     assert wire.close(1000, "") == b""
     wire.receive_eof()

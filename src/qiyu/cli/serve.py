@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
-from typing import Final
 
 import structlog
 import trio
@@ -18,14 +16,11 @@ from qiyu.logs import configure_logging
 
 log = structlog.get_logger(__name__)
 
-SPARE_FILES: Final = 256  # beside the clients': listeners, the database, logs, HTTP
-
 
 def serve(config: ConfigOption = None) -> None:
     """Run the server until SIGINT or SIGTERM; a second one cuts the good-byes to its clients short."""
     settings = load_settings(config)
-    configure_logging(settings.log.level, settings.log.format)
-    _raise_file_limit(settings.limits.connections + SPARE_FILES if settings.limits.connections else 0)
+    configure_logging(settings.log.level, settings.log.format, background=True)
     _warn_of_unused(settings)
     trio.run(_serve_until_signalled, settings, strict_exception_groups=True)
 
@@ -38,18 +33,6 @@ async def _serve_until_signalled(settings: Settings) -> None:
 def _announce(line: str) -> None:
     with contextlib.suppress(OSError):  # whoever started it may have closed our output: no reason not to serve
         typer.echo(line)
-
-
-def _raise_file_limit(wanted: int) -> None:
-    """Ask for as many files as the connections need; 0 asks for all there are."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = hard if hard != resource.RLIM_INFINITY and (not wanted or wanted > hard) else wanted
-    if target > soft:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-            soft = target
-    if wanted > soft:
-        log.info("fewer files than [limits] connections may need: raise `ulimit -n`", files=soft, wanted=wanted)
 
 
 def _warn_of_unused(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 import trio
 
 from qiyu.drivers.poller import Poller
@@ -14,6 +15,10 @@ from qiyu.model import Instant
 
 TICK_SECONDS: Final = 0.25
 TICKS_A_SWEEP: Final = 4
+LATE_SECONDS: Final = 2.0
+TICKS_AFTER_A_STOP: Final = 12  # three seconds: enough to read what fifty thousand sockets have
+
+log = structlog.get_logger(__name__)
 
 
 def read_clock() -> Instant:
@@ -22,12 +27,22 @@ def read_clock() -> Instant:
 
 
 async def run_clock(poller: Poller, dispatcher: Dispatcher, clock: Callable[[], Instant] = read_clock) -> None:
-    """Tick until cancelled."""
-    tick = 0
+    """Tick until cancelled.
+
+    Where the process stood still (a stopped process, a frozen machine), what the clients sent meanwhile waits in the
+    kernel: it is read before anybody is judged by the clock.
+    """
+    before = clock().monotonic
+    ticks_to_sweep = TICKS_A_SWEEP
     while True:
         await trio.sleep(TICK_SECONDS)
-        tick += 1
         now = clock()
+        if now.monotonic - before > LATE_SECONDS:
+            log.warning("the process stood still", seconds=round(now.monotonic - before, 3))
+            ticks_to_sweep = TICKS_AFTER_A_STOP
+        before = now.monotonic
         poller.expire(now)
-        if tick % TICKS_A_SWEEP == 0:
+        ticks_to_sweep -= 1
+        if ticks_to_sweep == 0:
+            ticks_to_sweep = TICKS_A_SWEEP
             dispatcher.sweep(now)

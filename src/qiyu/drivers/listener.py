@@ -6,7 +6,9 @@ descriptors, which waits a moment (as trio.serve_listeners does) while connectio
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import resource
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -24,6 +26,7 @@ log = structlog.get_logger(__name__)
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
 ACCEPTS: Final = 128  # in a row, before other tasks get their turn
 OUT_OF_RESOURCES_SECONDS: Final = 0.1
+SPARE_FILES: Final = 256
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -54,6 +57,28 @@ def bind(key: str, host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def capacity(connections: int) -> int:
+    """How many connections there is room for: `connections` (0: any number), or what the files of the process allow.
+
+    Asks for more files first. The rest are for HTTP, the database and the log, which must not go without because there
+    are many clients.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES if connections else hard
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if wanted > soft:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    room = max(soft - SPARE_FILES, soft // 2)
+    if connections and connections <= room:
+        return connections
+    if connections:
+        log.info("there are files for fewer connections than [limits] allows: raise `ulimit -n`", connections=room)
+    return room
+
+
 def address_of(sock: socket.socket) -> str:
     """`host:port`, with an IPv6 host in brackets."""
     host, port = sock.getsockname()[:2]
@@ -61,7 +86,7 @@ def address_of(sock: socket.socket) -> str:
 
 
 class Listener:
-    """One listening socket. `connections` is how many the poller may have in all, 0 for any number."""
+    """One listening socket. `connections` is how many the poller may have in all."""
 
     def __init__(
         self,
@@ -76,6 +101,7 @@ class Listener:
         self._poller = poller
         self._connections = connections
         self._metrics = metrics
+        self._short = False  # of resources, and the log has it
 
     async def run(self) -> None:
         """Accept until cancelled; then stop listening."""
@@ -96,21 +122,24 @@ class Listener:
                 return True
             except OSError as exc:
                 if exc.errno in _OUT_OF_RESOURCES:
-                    log.warning("cannot accept connections for now", reason=exc.strerror, open=len(self._poller))
+                    if not self._short:
+                        log.warning("cannot accept connections for now", reason=exc.strerror, open=len(self._poller))
+                    self._short = True
                     return False
                 continue  # accept(2): errors of the connection that was waiting, to be treated like EAGAIN
+            self._short = False
             self._admit(sock)
         return True
 
     def _admit(self, sock: socket.socket) -> None:
-        if self._connections and len(self._poller) >= self._connections:
+        if len(self._poller) >= self._connections:
             self._metrics.connections_refused += 1
             sock.close()
             return
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
-        except OSError:  # macOS: the peer is gone already
+            self._poller.add(sock, self._make_wire())
+        except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
+            self._metrics.connections_refused += 1
             sock.close()
-            return
-        self._poller.add(sock, self._make_wire())

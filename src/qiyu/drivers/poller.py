@@ -42,7 +42,7 @@ BUSY_SECONDS: Final = 0.005  # how long turns may follow each other before other
 class Connection:
     """A socket and its session."""
 
-    __slots__ = ("closing", "deadline", "fd", "outbox", "session", "sock", "waits_to_write")
+    __slots__ = ("at_eof", "closing", "deadline", "fd", "outbox", "session", "sock", "waits_to_write")
 
     def __init__(self, sock: socket.socket, outbox: Outbox, session: Session) -> None:
         self.sock = sock
@@ -52,6 +52,7 @@ class Connection:
         self.waits_to_write = False
         self.deadline = 0.0  # when it closes whatever happens; 0 until its session has ended
         self.closing = False  # closes at the end of this turn
+        self.at_eof = False  # the peer has shut its side while a packet of its waits for its answer
 
     def __repr__(self) -> str:
         return f"<Connection fd={self.fd} {self.session!r}>"
@@ -89,12 +90,12 @@ class Poller:
         return f"<Poller connections={len(self)} dirty={len(self._dirty)}>"
 
     def add(self, sock: socket.socket, wire: Wire) -> Session:
-        """Drive a connected, non-blocking socket from now on, and close it in the end."""
+        """Drive a connected, non-blocking socket from now on, and close it in the end. Raises OSError if it cannot."""
+        self._source.register(sock.fileno())  # first, for it may fail
         outbox = Outbox(self._wake, self._outbox_hard)
         session = self._dispatcher.opened(wire, outbox, self._clock())
         connection = outbox.owner = Connection(sock, outbox, session)
         self._connections[connection.fd] = connection
-        self._source.register(connection.fd)
         return session
 
     async def run(self) -> None:
@@ -114,10 +115,16 @@ class Poller:
 
     def run_for(self, session: Session, act: Callable[[], None]) -> None:
         """Do what another task has for a session; a bug in it closes that connection, as when bytes come."""
+        connection: Connection | None = session.outbox.owner
+        if connection is None:
+            return
         try:
             act()
         except Exception as bug:  # noqa: BLE001
-            self._crashed(session.outbox.owner, bug)
+            self._crashed(connection, bug)
+            return
+        if connection.at_eof and session.held is None:
+            self._ended(connection, self._clock())
 
     def expire(self, now: Instant) -> None:
         """Close what has had its second to say good-bye."""
@@ -169,7 +176,8 @@ class Poller:
         if self._dirty:
             dirty, self._dirty = self._dirty, []
             for outbox in dirty:
-                self._flush(outbox.owner, now)
+                if outbox.owner is not None:
+                    self._flush(outbox.owner, now)
         if self._closing:
             self._close_now()
 
@@ -187,6 +195,17 @@ class Poller:
             if size:
                 self._dispatcher.received(connection.session, self._buffer[:size], now)
                 return
+        except Exception as bug:  # noqa: BLE001
+            self._crashed(connection, bug)
+            return
+        if connection.session.held is None:
+            self._ended(connection, now)
+        else:  # it is closed when that has been answered; until then, it would only be readable for ever
+            connection.at_eof = True
+            self._source.unregister(connection.fd)
+
+    def _ended(self, connection: Connection, now: Instant) -> None:
+        try:
             self._dispatcher.eof(connection.session)
         except Exception as bug:  # noqa: BLE001
             self._crashed(connection, bug)
@@ -226,7 +245,7 @@ class Poller:
             self._shut(connection)
 
     def _wait_to_write(self, connection: Connection, wanted: bool) -> None:
-        if connection.waits_to_write is not wanted:
+        if connection.waits_to_write is not wanted and not connection.at_eof:
             connection.waits_to_write = wanted
             self._source.want_write(connection.fd, wanted)
 
@@ -258,9 +277,11 @@ class Poller:
     def _close_now(self) -> None:
         closing, self._closing = self._closing, []
         for connection in closing:
-            self._source.unregister(connection.fd)
+            if not connection.at_eof:
+                self._source.unregister(connection.fd)
             del self._connections[connection.fd]
             connection.sock.close()
+            connection.outbox.owner = None  # they hold each other, and all that is owed, until somebody lets go
             try:
                 self._dispatcher.closed(connection.session)
             except Exception:

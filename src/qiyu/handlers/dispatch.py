@@ -119,8 +119,8 @@ class Dispatcher:
                 return
 
     def _hold(self, session: Session, packets: Iterable[Packet]) -> None:
-        held = session.held
-        assert held is not None  # noqa: S101
+        held = session.held or []
+        session.held = held
         size = sum(len(packet.body) for packet in held)
         for packet in packets:
             size += len(packet.body)

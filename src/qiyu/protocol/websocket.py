@@ -151,6 +151,8 @@ class WebSocketWire:
 
     def data_to_send(self) -> bytes:
         out, self._out = self._out, None
+        if self.peer_closed:
+            self._sending = False  # what is owed ends with the answer to the close frame
         return out or b""
 
     @staticmethod
@@ -288,8 +290,8 @@ class WebSocketWire:
         self._state = _DONE
         self._message = None
         if self._sending:
-            self._sending = False
-            # RFC 6455, section 5.5.1: "it typically echos the status code it received".
+            # RFC 6455, section 5.5.1: "it typically echos the status code it received". Packets that came before the
+            # close frame are still answered: nothing is sent after this, but before it is taken.
             self._out = (self._out or b"") + _control_frame(_CLOSE, payload[:2])
 
     def _fail(self, fault: ProtocolViolation) -> None:

@@ -73,6 +73,11 @@ class Outbox:
         state = "finished" if self.finished else "overflowed" if self.overflowed else "open"
         return f"<Outbox {self.size} bytes, {state}>"
 
+    @property
+    def packets(self) -> int:
+        """Packets waiting, one of which may have been sent in part."""
+        return len(self._parts) // 3 if self._parts is not None else 0
+
     def push(self, data: bytes) -> None:
         """Owe the peer `data`, a whole packet. Dropped if the outbox is finished or overflowed."""
         if self.finished or self.overflowed:

@@ -110,12 +110,14 @@ class Connections:
         if session.ended:
             return
         self._metrics.sessions_slow += 1
+        self._metrics.packets_discarded += session.outbox.packets
         self.end(session, EndReason.SLOW)
 
     def closed(self, session: Session) -> None:
         """The connection is gone, whoever closed it."""
         self._forget(session)
         session.ended = True
+        session.in_flight = session.held = None
 
     def sweep(self, now: Instant) -> None:
         """End who did not log in in time, and who has been silent too long; give unused memory back."""
