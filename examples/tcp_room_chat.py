@@ -1,6 +1,6 @@
 """Say hello in a room, and print what the others say, over TCP.
 
-With a server running (`make serve`):
+With a server that lets any room be entered (`QIYU_LIVING__REQUIRE_OPEN_ROOM=false make serve`), or a room that is open:
 
     QIYU_TOKEN=$(qiyu token 10001 --name ann | cut -d' ' -f2) python examples/tcp_room_chat.py 10001 1
 """
@@ -10,7 +10,7 @@ import sys
 
 import trio
 
-from qiyu.client import Error, Message, connect
+from qiyu.client import ClientError, Error, Message, connect
 
 
 async def main(user_id: int, room_id: int) -> None:
@@ -25,4 +25,7 @@ async def main(user_id: int, room_id: int) -> None:
                     print(f"refused: {reason}", file=sys.stderr)
 
 
-trio.run(main, int(sys.argv[1]), int(sys.argv[2]))
+try:
+    trio.run(main, int(sys.argv[1]), int(sys.argv[2]))
+except ClientError as error:
+    sys.exit(str(error))

@@ -10,7 +10,7 @@ import sys
 
 import trio
 
-from qiyu.client import Kicked, Message, connect
+from qiyu.client import ClientError, Message, connect
 
 
 async def main(user_id: int) -> None:
@@ -22,5 +22,5 @@ async def main(user_id: int) -> None:
 
 try:
     trio.run(main, int(sys.argv[1]))
-except Kicked as kicked:
-    sys.exit(str(kicked))
+except ClientError as error:
+    sys.exit(str(error))

@@ -20,7 +20,7 @@ from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.listener import Listener, address_of, bind, capacity
 from qiyu.drivers.living import run_living_rooms
 from qiyu.drivers.poller import Poller
-from qiyu.errors import DatabaseUnavailable, StartupError
+from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.metrics import Metrics
 from qiyu.protocol.codec import TcpWire
@@ -36,7 +36,7 @@ from qiyu.services.core import Core
 from qiyu.services.living_rooms import LivingRooms
 from qiyu.services.passwords import Passwords, RunInThread
 from qiyu.services.room_events import RoomEvents
-from qiyu.services.tokens import Tokens, load_or_create_secret
+from qiyu.services.tokens import SECRET_FILE, Tokens, load_or_create_secret
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.migrate import upgrade
 from qiyu.web.app import make_app
@@ -62,6 +62,20 @@ def installation_secret(settings: Settings) -> str:
     if created:
         log.warning("made a secret for login tokens, and keep it in the data folder", folder=str(settings.data.dir))
     return secret
+
+
+def existing_secret(settings: Settings) -> str:
+    """The secret that a server with these settings has. Raises `ConfigError` where there is none yet.
+
+    To make one here would help nobody: the server, in its own folder, would not know it.
+    """
+    folder = settings.data.dir
+    if not settings.auth.secret.get_secret_value() and not (folder / SECRET_FILE).exists():
+        raise ConfigError(
+            f"no secret in {folder}/: run this in the folder where the server runs, once it has been started, "
+            "or set [auth] secret"
+        )
+    return installation_secret(settings)
 
 
 def outbox_limits(settings: Settings) -> OutboxLimits:

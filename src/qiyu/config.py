@@ -233,7 +233,8 @@ class InstanceSettings(_Section):
 
 class SessionSettings(_Section):
     heartbeat_seconds: Seconds = Field(
-        default=30, description="Seconds between a client's heartbeats; a session silent for two of them ends."
+        default=30,
+        description="Seconds between a client's heartbeats, which it must know; a session silent for two of them ends.",
     )
 
 
@@ -267,7 +268,8 @@ class RedisSettings(_Section):
 
 class AckSettings(_Section):
     window: Window = Field(
-        default=1024, description="Messages one session may leave unacknowledged; beyond it the oldest go first."
+        default=1024,
+        description="Messages one session may leave unacknowledged; beyond it, the oldest of a room go first.",
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import cast
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 
-from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, TcpPeer, body_of, frame
+from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, TcpPeer, body_of, frame
 from qiyu.app import build_core
 from qiyu.config import Settings
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
@@ -19,6 +22,7 @@ from qiyu.errors import EndReason
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
 from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.packet import MsgCode
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.session import Session
 from qiyu.services.tokens import Tokens
@@ -219,3 +223,62 @@ async def test_the_outbox_of_a_slow_peer_is_sent_in_slices(bench: Bench) -> None
         await slow.expect(ERROR)
         for _ in range(10):
             await slow.expect(HEARTBEAT)
+
+
+async def test_a_peer_that_shuts_its_side_gets_what_waited_for_the_database(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.hold()  # as a ROOM packet does whose room only the database knows
+        await peer.send(HEARTBEAT)
+        await peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()  # it neither closes nor spins
+        assert len(bench.poller) == 1
+        act = partial(bench.dispatcher.resume, session, lambda _now: session.answer(MsgCode.ROOM, "{}"), bench.now)
+        bench.poller.run_for(session, act)
+        await peer.expect(ROOM)
+        await peer.expect(HEARTBEAT)
+        await peer.expect_closed()
+    with trio.fail_after(5):
+        await bench.poller.drained()
+
+
+async def test_a_peer_that_shut_its_side_is_closed_even_if_no_answer_comes(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.hold()
+        await peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        bench.core.connections.end(session, EndReason.IDLE)
+        await peer.expect(LOGOUT)
+        bench.advance(LINGER_SECONDS + 0.1)
+        assert len(bench.poller) == 0
+
+
+async def test_what_a_closed_session_held_is_let_go_within_its_second(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    gone = weakref.ref(session.outbox.owner.sock)
+    session.outbox.push(b"x" * 10_000_000)
+    await trio.aclose_forcefully(peer.stream)
+    gc.disable()
+    try:
+        with trio.fail_after(5):
+            await bench.poller.drained()
+        del session
+        bench.advance(LINGER_SECONDS + 0.1)
+        assert gone() is None  # without the collector
+    finally:
+        gc.enable()
+
+
+async def test_a_bug_in_what_another_task_does_for_a_session_ends_that_session(bench: Bench) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        with capture_logs():
+            bench.poller.run_for(session, broken)
+        await peer.expect_closed()
+    with trio.fail_after(5):
+        await bench.poller.drained()
+    bench.poller.run_for(session, broken)  # it is gone: nothing is done for it

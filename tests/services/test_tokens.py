@@ -293,7 +293,12 @@ class TestSecret:
 
     def test_the_secret_is_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "secret").mkdir()
-        with pytest.raises(StartupError, match=f"{tmp_path}/secret: Is a directory"):
+        with pytest.raises(ConfigError, match=f"{tmp_path}/secret: is not a file"):
+            load_or_create_secret(tmp_path)
+
+    def test_the_secret_is_a_pipe_that_nobody_writes_to(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "secret", 0o600)
+        with pytest.raises(ConfigError, match=f"{tmp_path}/secret: is not a file"):
             load_or_create_secret(tmp_path)
 
     @pytest.mark.parametrize("call", ["open", "fsync"])

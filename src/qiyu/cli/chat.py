@@ -18,7 +18,7 @@ from typing import Annotated, Final
 import trio
 import typer
 
-from qiyu.app import installation_secret
+from qiyu.app import existing_secret
 from qiyu.cli.options import ConfigOption
 from qiyu.client import (
     Client,
@@ -38,10 +38,10 @@ from qiyu.client import (
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.transport import parse_url
 from qiyu.config import Settings, load_settings
-from qiyu.errors import ConfigError, ErrorCode
+from qiyu.errors import ErrorCode
 from qiyu.logs import configure_logging
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID
-from qiyu.services.tokens import SECRET_FILE, Tokens
+from qiyu.services.tokens import Tokens
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -50,7 +50,8 @@ LINE_BYTES: Final = 65_536
 """The longest line of input; what is longer is cut into several."""
 PACE_SECONDS: Final = 0.05
 """Between two messages: 20 a second is what a server takes unless configured otherwise."""
-OPTIONS: Final = Options(logout_seconds=5)
+LOGOUT_SECONDS: Final = 5
+LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # "any address" is none to connect to
 
 _JOINERS: Final = "\u200c\u200d"  # format characters that Persian and emoji are written with
 _OBEYED: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, formats, surrogates, separators of lines and paragraphs
@@ -63,7 +64,7 @@ def chat(
     room: Annotated[int | None, typer.Option("--room", min=1, max=MAX_ID, help="The room to talk in.")] = None,
     to: Annotated[int | None, typer.Option("--to", min=MIN_ID, max=MAX_ID, help="The user to talk to.")] = None,
     ws: Annotated[bool, typer.Option("--ws", help="Connect by WebSocket, not by TCP.")] = False,
-    host: Annotated[str, typer.Option("--host", help="Where the server is.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Where the server is, if not where the settings have it.")] = "",
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Its port, if not that of the settings.")
     ] = None,
@@ -95,14 +96,15 @@ def chat(
         token=token or _token_maker(settings, user, app, name),
         app_id=app,
         room_id=room,
-        options=OPTIONS,
+        options=Options(logout_seconds=LOGOUT_SECONDS, heartbeat_seconds=settings.session.heartbeat_seconds),
     )
     raise typer.Exit(trio.run(Conversation(to, stay=stay).hold, connecting))
 
 
 def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
-    scheme, default = ("ws", settings.ws.port) if ws else ("tcp", settings.tcp.port)
-    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or default}"
+    scheme, section = ("ws", settings.ws) if ws else ("tcp", settings.tcp)
+    host = host or LOOPBACK_OF.get(section.host, section.host)
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or section.port}"
     try:
         parse_url(url)
     except ValueError as exc:
@@ -111,10 +113,7 @@ def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
 
 
 def _token_maker(settings: Settings, user: int, app: int, name: str) -> Callable[[], str]:
-    if not settings.auth.secret.get_secret_value() and not (settings.data.dir / SECRET_FILE).exists():
-        # To make one here would help nobody: the server would not know it.
-        raise ConfigError(f"no secret in {settings.data.dir}/: run this in the server's folder, or pass --token")
-    tokens = Tokens(installation_secret(settings), settings.auth.token_seconds)
+    tokens = Tokens(existing_secret(settings), settings.auth.token_seconds)
 
     def make_token() -> str:
         return tokens.issue(user, app_id=app, nickname=name, now_ms=time.time_ns() // 1_000_000)
@@ -146,6 +145,8 @@ class Conversation:
 
     async def _stop_at_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         self._status = SIGNALLED + await anext(signals)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # whoever cannot wait for the good-bye sends a second one
         scope.cancel()
 
     async def _talk(self, connecting: AbstractAsyncContextManager[Client]) -> None:

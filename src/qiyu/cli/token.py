@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qiyu.app import installation_secret
+from qiyu.app import existing_secret
 from qiyu.cli.options import ConfigOption
 from qiyu.config import load_settings
 from qiyu.logs import configure_logging
@@ -27,7 +27,7 @@ def token(
     configure_logging(settings.log.level, settings.log.format)
     try:
         user_ids = parse_user_ids(users)
-        tokens = Tokens(installation_secret(settings), settings.auth.token_seconds)
+        tokens = Tokens(existing_secret(settings), settings.auth.token_seconds)
         now_ms = time.time_ns() // 1_000_000
         for user_id in user_ids:
             made = tokens.issue(user_id, app_id=app, nickname=name, avatar=avatar, now_ms=now_ms)

@@ -9,7 +9,7 @@ Rules that keep it right:
 - What the kernel does not take waits in the outbox until the socket is writable; nothing here waits for one peer.
 - Good-bye: what is owed is sent, then our side is shut, then the peer's last bytes are read and thrown away until it
   closes too (closing with unread bytes would reset the connection, and the peer might never read our last packet).
-  All of it within a second, whatever the peer does.
+  All of it within about a second (the clock ticks four times in one), whatever the peer does.
 - An error in handling one connection's bytes is logged with its session and closes that connection, no other.
 """
 

@@ -206,14 +206,18 @@ def client_msg_id_of(body: Buffer) -> str:
 
 def checked_id(name: str, value: int | None) -> int:
     """`value` if it can be an appId or a userId, else `Refused`."""
-    if value is None or not MIN_ID <= value <= MAX_ID:
+    if value is None:
+        raise Refused(ErrorCode.MALFORMED, f"{name} is absent: expected a whole number from {MIN_ID} to {MAX_ID}")
+    if not MIN_ID <= value <= MAX_ID:
         raise Refused(ErrorCode.MALFORMED, f"{name} {value}: expected a whole number from {MIN_ID} to {MAX_ID}")
     return value
 
 
 def checked_room_id(value: int | None) -> int:
     """`value` if it can be the number of a room, else `Refused`."""
-    if value is None or not 1 <= value <= MAX_ID:
+    if value is None:
+        raise Refused(ErrorCode.MALFORMED, f"roomId is absent: expected a whole number from 1 to {MAX_ID}")
+    if not 1 <= value <= MAX_ID:
         raise Refused(ErrorCode.MALFORMED, f"roomId {value}: expected a whole number from 1 to {MAX_ID}")
     return value
 

@@ -152,11 +152,15 @@ def load_or_create_secret(data_dir: Path) -> tuple[str, bool]:
 
 
 def _read_secret(path: Path) -> str:
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        content = file.read(4096)
-    if not stat.S_ISREG(mode):
-        raise ConfigError(f"{path}: is not a file")
+    # Not blocking, for it may be a pipe: then whoever waits for the secret would wait for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{path}: is not a file")
+        content = os.read(handle, 4096)
+    finally:
+        os.close(handle)
     if mode & 0o077:
         raise ConfigError(
             f"{path}: others on this machine can read or write the secret (mode {stat.S_IMODE(mode):04o}). "
