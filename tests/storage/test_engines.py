@@ -17,6 +17,7 @@ from qiyu.errors import DatabaseUnavailable
 from qiyu.storage.database import Database, Limits, database_url
 
 IMPATIENT = Limits(busy_seconds=0)
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -168,9 +169,28 @@ async def test_a_file_where_the_folder_should_be(path: Path, url: str) -> None:
             pytest.fail("it opened")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: run the tests as another user")
-async def test_a_folder_that_can_only_be_read(path: Path, url: str) -> None:
-    path.parent.mkdir(mode=0o500)
+@pytest.fixture
+def nobody(path: Path) -> Iterator[None]:
+    """Root may write everywhere; so it becomes somebody else, who can reach the folder."""
+    if os.geteuid() != 0:
+        yield
+        return
+    opened = [folder for folder in path.parents if folder.is_dir() and folder.stat().st_mode & 0o077 == 0]
+    for folder in opened:
+        folder.chmod(0o711)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for folder in opened:
+            folder.chmod(0o700)
+
+
+async def test_a_folder_that_can_only_be_read(path: Path, url: str, request: pytest.FixtureRequest) -> None:
+    path.parent.mkdir(mode=0o755)
+    path.parent.chmod(0o555)
+    request.getfixturevalue("nobody")
     with pytest.raises(DatabaseUnavailable, match=rf"{path}: Permission denied"):
         async with Database.open(url):
             pytest.fail("it opened")
