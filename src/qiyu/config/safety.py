@@ -1,0 +1,42 @@
+"""Which secret is good enough for how a server is reached."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from qiyu.config.loading import CONFIG_FILE, ENV_PREFIX
+from qiyu.config.printing import toml
+from qiyu.config.settings import Settings
+from qiyu.errors import ConfigError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`: 127.0.0.0/8, ::1 or localhost."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, which may mean any machine
+
+
+def require_safe_secret(settings: Settings) -> None:
+    """Raise ConfigError where a secret made by this instance, in its own data folder, would not do."""
+    if settings.auth.secret.get_secret_value():
+        return
+    hosts = {"tcp.host": settings.tcp.host, "ws.host": settings.ws.host, "http.host": settings.http.host}
+    reachable = [f"{name} = {toml(host)}" for name, host in hosts.items() if not is_loopback(host)]
+    if settings.redis.url.get_secret_value():
+        why = "redis.url is set, and several instances can only check each other's login tokens with one secret"
+    elif reachable:
+        why = (
+            f"other machines can reach {' and '.join(reachable)}, and a server for others needs a secret "
+            "that is kept apart from its data folder"
+        )
+    else:
+        return
+    raise ConfigError(
+        f"auth.secret is empty, but {why}. Make one with\n"
+        '  python3 -c "import secrets; print(secrets.token_urlsafe(32))"\n'
+        f"and set it as [auth] secret in {CONFIG_FILE}, or as {ENV_PREFIX}AUTH__SECRET."
+    )

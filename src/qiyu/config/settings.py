@@ -1,0 +1,232 @@
+"""The settings by section: names, defaults, and one line of why for each, which config.toml repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from qiyu.config import types
+
+
+class _Section(BaseModel):
+    # strict: TOML has types, so a port is 8085 and not "8085", true or 8085.0
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+
+class TcpSettings(_Section):
+    host: types.Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
+    port: types.Port = Field(default=8085, description="TCP port, 0 to 65535; 0 takes any free one.")
+    public_address: types.Address = Field(
+        default="",
+        description="host:port that clients are told to connect to; empty = the host they asked, and this port.",
+    )
+
+
+class WsSettings(_Section):
+    host: types.Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
+    port: types.Port = Field(default=8086, description="TCP port, 0 to 65535; 0 takes any free one.")
+    public_url: types.WebSocketUrl = Field(
+        default="",
+        description="ws:// or wss:// address that clients are told to connect to; empty = as for TCP.",
+    )
+    allowed_origins: types.Origins = Field(
+        default=(),
+        description='Pages that may connect, as exact origins; [] = pages of this machine only, ["*"] = any.',
+    )
+
+
+class HttpSettings(_Section):
+    host: types.Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
+    port: types.Port = Field(default=8080, description="TCP port, 0 to 65535; 0 takes any free one.")
+    cors_origins: types.Origins = Field(
+        default=(),
+        description="Pages of other hosts that may call the HTTP interface with their users' cookies, as origins.",
+    )
+    secure_cookies: types.YesNo = Field(
+        default=False,
+        description="Mark the session's cookie for TLS only, even where a call seems to have come without.",
+    )
+    session_days: types.Days = Field(default=30, description="Days for which a login over HTTP lasts.")
+    trusted_proxies: types.Addresses = Field(
+        default=(),
+        description="Proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+    )
+
+
+class DataSettings(_Section):
+    dir: types.Folder = Field(
+        default=Path("data"),
+        description="Folder for what the server keeps, seen from the working directory; made when needed.",
+    )
+
+
+class InstanceSettings(_Section):
+    number: types.InstanceNumber = Field(
+        default=0, description="0 to 1023; goes into every msgId, so no two instances may have the same."
+    )
+
+
+class SessionSettings(_Section):
+    heartbeat_seconds: types.Seconds = Field(
+        default=30,
+        description="Seconds between a client's heartbeats, which it must know; a session silent for two of them ends.",
+    )
+
+
+class AuthSettings(_Section):
+    secret: types.Secret = Field(
+        default=SecretStr(""),
+        description="Signs login tokens, 16 characters or more; empty = made, and kept in the data folder.",
+    )
+    token_seconds: types.TokenSeconds = Field(
+        default=300, description="Seconds for which a login token opens a connection; an open one outlives it."
+    )
+
+
+class DatabaseSettings(_Section):
+    url: types.Url = Field(
+        default=SecretStr(""),
+        description="postgresql://, mysql:// or sqlite:// address; empty = SQLite in the data folder.",
+    )
+    synchronous: types.Synchronous = Field(
+        default="normal",
+        description="SQLite: normal survives a killed process, full a power cut as well (slower).",
+    )
+
+
+class RedisSettings(_Section):
+    url: types.Url = Field(
+        default=SecretStr(""),
+        description="Where instances will find each other; empty = a single one. Not used yet.",
+    )
+
+
+class AckSettings(_Section):
+    window: types.Window = Field(
+        default=1024,
+        description="Messages one session may leave unacknowledged; beyond it, the oldest of a room go first.",
+    )
+
+
+class LimitsSettings(_Section):
+    login_seconds: types.LimitSeconds = Field(
+        default=5, description="Seconds from connecting to logging in; a connection slower than that is closed."
+    )
+    body_bytes: types.Limit = Field(
+        default=65_536, description="Bytes of one packet's body; a longer one closes the connection."
+    )
+    content_chars: types.Limit = Field(
+        default=2000, description="Characters (code points) of one message's content; a longer one is refused."
+    )
+    messages_per_second: types.Limit = Field(
+        default=20, description="Messages a second from one connection, so that nobody floods a room. Not enforced yet."
+    )
+    messages_burst: types.Limit = Field(
+        default=40, description="Messages one connection may send at once above that rate. Not enforced yet."
+    )
+    outbox_soft_bytes: types.Limit = Field(
+        default=1_048_576,
+        description="Bytes owed to a slow receiver above which room messages and events are dropped for it.",
+    )
+    outbox_hard_bytes: types.Limit = Field(
+        default=4_194_304,
+        description="Bytes owed to a slow receiver at which its session ends, so that memory stays bounded.",
+    )
+    connections_per_address: types.Limit = Field(
+        default=200,
+        description="Connections from one IP address, so that one machine cannot take all. Not enforced yet.",
+    )
+    connections: types.Limit = Field(
+        default=50_000, description="Connections in all; further ones are refused. Each needs a file descriptor."
+    )
+
+    @model_validator(mode="after")
+    def _soft_comes_before_hard(self) -> Self:
+        if 0 < self.outbox_hard_bytes < self.outbox_soft_bytes:
+            raise PydanticCustomError(
+                "order",
+                "outbox_soft_bytes must not be above outbox_hard_bytes",
+                {
+                    "keys": ("outbox_soft_bytes", "outbox_hard_bytes"),
+                    "expected": "outbox_soft_bytes no larger than outbox_hard_bytes",
+                },
+            )
+        return self
+
+
+class LivingSettings(_Section):
+    require_open_room: types.YesNo = Field(
+        default=True,
+        description="Whether only rooms that an anchor opened may be entered; false allows any number.",
+    )
+    events: types.YesNo = Field(
+        default=True,
+        description="Whether members are told who enters and leaves, how many they are, and how many likes there are.",
+    )
+    enter_deliveries_per_second: types.Count = Field(
+        default=2000,
+        description="Deliveries a second and room for who enters and leaves; spent, the count once a second has to do.",
+    )
+
+
+class LogSettings(_Section):
+    level: types.Level = Field(default="info", description="The least that is logged: debug, info, warning or error.")
+    format: types.Format = Field(default="auto", description="human, json, or auto = human on a terminal, else json.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Origins:
+    """Which file or variable each setting came from, by dotted name. It does not count in comparisons."""
+
+    by_name: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+class Settings(BaseSettings):
+    """All settings, frozen. `Settings()` has the defaults; `load_settings()` is how a server gets its own."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    tcp: TcpSettings = TcpSettings()
+    ws: WsSettings = WsSettings()
+    http: HttpSettings = HttpSettings()
+    data: DataSettings = DataSettings()
+    instance: InstanceSettings = InstanceSettings()
+    session: SessionSettings = SessionSettings()
+    auth: AuthSettings = AuthSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    ack: AckSettings = AckSettings()
+    limits: LimitsSettings = LimitsSettings()
+    living: LivingSettings = LivingSettings()
+    log: LogSettings = LogSettings()
+
+    _origins: _Origins = PrivateAttr(default_factory=_Origins)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is passed in, nothing else: the stock sources skip unknown names and forget origins."""
+        return (init_settings,)
+
+    def came_from(self, origins: Mapping[str, str]) -> Self:
+        """These settings, remembering for `describe` which file or variable each was read from."""
+        self._origins = _Origins(dict(origins))
+        return self
+
+    def origin(self, name: str) -> str:
+        """The file or variable that a setting (`name` is like `tcp.port`) was read from; "" for a default."""
+        return self._origins.by_name.get(name, "")
