@@ -233,7 +233,8 @@ class Chatting(RuleBasedStateMachine):
     def sweep(self) -> None:
         self.harness.advance(1)
         for client in self.current.values():
-            assert client.peer.session.in_flight != {}
+            assert client.peer.session.room_in_flight != {}
+            assert client.peer.session.direct_in_flight != {}
 
     # What must be true at any time
 

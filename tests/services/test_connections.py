@@ -275,8 +275,9 @@ def test_unused_memory_is_given_back() -> None:
     assert peer.session.in_flight
     peer.send(1005, msgId=message.body["msgId"])
     assert peer.session.in_flight == {}
+    assert peer.session.direct_in_flight is not None
     harness.advance(1)
-    assert peer.session.in_flight is None
+    assert peer.session.direct_in_flight is None
 
 
 @pytest.mark.parametrize("logged_in", [True, False])

@@ -10,14 +10,17 @@ from qiyu.services.core import Core
 
 
 def ack(core: Core, session: Session, body: Buffer, _now: Instant) -> None:
-    """Take them off the in-flight table; an ACK for what is not on it (any more) is nothing."""
+    """Take them off the in-flight tables; an ACK for what is on none (any more) is nothing."""
     packet = decode_ack(body)
     more = decode_ack_data(packet.data) if packet.data else ()
-    in_flight = session.in_flight
-    if not in_flight:
-        return
-    before = len(in_flight)
-    in_flight.pop(packet.msg_id or "", None)
+    taken = _take(session, packet.msg_id) if packet.msg_id else 0
     for msg_id in more:
-        in_flight.pop(msg_id, None)
-    core.metrics.deliveries_acknowledged += before - len(in_flight)
+        taken += _take(session, msg_id)
+    core.metrics.deliveries_acknowledged += taken
+
+
+def _take(session: Session, msg_id: str) -> int:
+    for table in (session.room_in_flight, session.direct_in_flight):
+        if table and table.pop(msg_id, None) is not None:
+            return 1
+    return 0

@@ -2,7 +2,8 @@
 
 What was dropped for a slow receiver never enters. A session's window is bounded; when it is full the oldest room
 message is forgotten first (the room's history has it), a direct one only when there is no other (its inbox has it). The
-session is not closed for it: a client that does not acknowledge harms nobody.
+session is not closed for it: a client that does not acknowledge harms nobody. So there is a table for each kind, and to
+forget one costs the same whatever else is in them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ InFlight: TypeAlias = dict[str, Outgoing]
 """msgId to message, oldest first."""
 
 
-def evict_oldest(in_flight: InFlight) -> None:
-    """Make room for one more message."""
-    oldest = next((msg_id for msg_id, sent in in_flight.items() if not sent.is_direct), None)
-    if oldest is None:
-        oldest = next(iter(in_flight))
-    del in_flight[oldest]
+def evict_oldest(room: InFlight | None, direct: InFlight | None) -> None:
+    """Make room for one more message in a window that is full."""
+    table = room or direct
+    if table:
+        del table[next(iter(table))]

@@ -58,10 +58,15 @@ class Router:
         session.outbox.push_spliced(head, session.digits, tail, size)
         msg_id = outgoing.msg_id
         if msg_id:
-            in_flight = session.in_flight
-            if in_flight is None:
-                in_flight = session.in_flight = {}
-            elif len(in_flight) >= self._window:
-                evict_oldest(in_flight)
+            room, direct = session.room_in_flight, session.direct_in_flight
+            if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._window:
+                evict_oldest(room, direct)
                 self._metrics.in_flight_evicted += 1
-            in_flight[msg_id] = outgoing
+            if outgoing.is_direct:
+                if direct is None:
+                    direct = session.direct_in_flight = {}
+                direct[msg_id] = outgoing
+            else:
+                if room is None:
+                    room = session.room_in_flight = {}
+                room[msg_id] = outgoing

@@ -36,14 +36,15 @@ class Session:
         "app_id",
         "avatar",
         "digits",
+        "direct_in_flight",
         "ended",
         "held",
         "id",
-        "in_flight",
         "last_seen",
         "nickname",
         "outbox",
         "room",
+        "room_in_flight",
         "splice",
         "user_id",
         "wire",
@@ -63,7 +64,8 @@ class Session:
         self.splice = 0
         """The kind of wire and the width of `digits`: sessions with the same one share `Outgoing.spliced`."""
         self.room: Room | None = None
-        self.in_flight: InFlight | None = None
+        self.room_in_flight: InFlight | None = None
+        self.direct_in_flight: InFlight | None = None
         """None until something is; emptied ones are dropped again by the sweep."""
         self.held: list[Packet] | None = None
         """Packets that came while an earlier one waits for its answer; None while none does."""
@@ -76,6 +78,18 @@ class Session:
         state = "ended" if self.ended else "active" if self.user_id else "not logged in"
         room = f" room={self.room.id}" if self.room else ""
         return f"<Session {self.id} {self.wire.name} user={self.app_id}/{self.user_id}{room} {state} {self.outbox!r}>"
+
+    @property
+    def in_flight(self) -> InFlight:
+        """All that is sent and not acknowledged, oldest first: a copy, for whoever looks on."""
+        return dict(sorted({**(self.room_in_flight or {}), **(self.direct_in_flight or {})}.items()))
+
+    def forget_in_flight(self) -> None:
+        """Give back the memory of tables in which nothing is left."""
+        if not self.room_in_flight:
+            self.room_in_flight = None
+        if not self.direct_in_flight:
+            self.direct_in_flight = None
 
     def identify(self, app_id: int, user_id: int, nickname: str, avatar: str) -> None:
         """It is logged in from here on."""

@@ -117,7 +117,7 @@ class Connections:
         """The connection is gone, whoever closed it."""
         self._forget(session)
         session.ended = True
-        session.in_flight = session.held = None
+        session.room_in_flight = session.direct_in_flight = session.held = None
 
     def sweep(self, now: Instant) -> None:
         """End who did not log in in time, and who has been silent too long; give unused memory back."""
@@ -127,8 +127,8 @@ class Connections:
         for session in self._hub:
             if session.last_seen <= silent_since:
                 idle.append(session)
-            elif not session.in_flight and session.in_flight is not None:
-                session.in_flight = None
+            else:
+                session.forget_in_flight()
         for session in idle:
             self._metrics.sessions_idle += 1
             self.end(session, EndReason.IDLE)
