@@ -80,13 +80,7 @@ class Outbox:
 
     def push(self, data: bytes) -> None:
         """Owe the peer `data`, a whole packet. Dropped if the outbox is finished or overflowed."""
-        if self.finished or self.overflowed:
-            return
-        if self._parts is None:
-            self._parts = [data, b"", b""]
-        else:
-            self._parts.extend((data, b"", b""))
-        self._grow(len(data))
+        self.push_spliced(data, b"", b"", len(data))
 
     def push_spliced(self, head: bytes, digits: bytes, tail: bytes, size: int) -> None:
         """`push(head + digits + tail)`, `size` bytes in all, without making the copy: it is made once, by `take`."""
@@ -96,7 +90,6 @@ class Outbox:
             self._parts = [head, digits, tail]
         else:
             self._parts.extend((head, digits, tail))
-        # _grow, written out: this runs once for every receiver of every message
         self.size += size
         if self.size > self._hard:
             self.overflowed = True
@@ -153,12 +146,3 @@ class Outbox:
             self._parts[:0] = (rest, b"", b"")
         self.size += len(rest)
         self._is_cut = True
-
-    def _grow(self, size: int) -> None:
-        self.size += size
-        if self.size > self._hard:
-            self.overflowed = True
-            self._wake(self)
-        elif not self.is_awake:
-            self.is_awake = True
-            self._wake(self)
