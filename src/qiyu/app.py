@@ -171,11 +171,13 @@ async def _run(
             await http_ended.wait()
         nursery.cancel_scope.cancel()
     # What was liked since the counts were last written; the database has its own time limit, and this a short one.
-    with trio.move_on_after(STORE_SECONDS, shield=True):
+    with trio.move_on_after(STORE_SECONDS, shield=True) as storing:
         try:
             await core.living_rooms.store_counts()
         except DatabaseUnavailable as exc:
-            log.warning("the counts of living rooms could not be written", reason=str(exc))
+            log.warning("the last counts of living rooms could not be written", reason=str(exc))
+    if storing.cancelled_caught:
+        log.warning("the last counts of living rooms could not be written in time", seconds=STORE_SECONDS)
 
 
 def _web_context(

@@ -39,6 +39,10 @@ _SECRET_NAME: Final = re.compile(r"token|secret|passw|authorization|cookie|qytk"
 QUEUED_LINES: Final = 10_000
 EXIT_SECONDS: Final = 0.5  # for the last lines, when the process ends
 
+# They log, with tracebacks, what is dealt with and told elsewhere: a connection that the database closed, and a machine
+# that is out of files.
+_NOISY: Final = ("sqlalchemy.pool", "trio.serve_listeners")
+
 _MAX_DEPTH: Final = 6  # of containers looked into; what lies deeper is left out
 
 _SIGNATURE: Final = re.compile(r"\.[A-Za-z0-9_-]{43}")
@@ -97,6 +101,8 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     _remove_handler()
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from qiyu.handlers.dispatch import HELD_PACKETS, Dispatcher
 from qiyu.services import living_rooms
 from qiyu.services.living_rooms import ABSENT_SECONDS, CACHED_SECONDS, LivingRooms, RoomType
 from qiyu.storage.database import Database, database_url
-from qiyu.storage.living_rooms import close_room, find_record, find_room, start_room
+from qiyu.storage.living_rooms import close_room, find_record, find_room, start_room, update_counts
 from qiyu.storage.migrate import upgrade
 
 ANCHOR = 10_001
@@ -37,8 +38,15 @@ class Town(Harness):
 
     async def answer_waiting(self) -> None:
         """What the driver does when sessions wait to learn whether a room is open."""
-        for session, is_open, found in await self.rooms.answer_waiting(self.now):
-            self.dispatcher.resume(session, lambda now, f=found, o=is_open: f(o, now), self.now)  # type: ignore[misc]
+        waiting = self.rooms.take_waiting()
+        try:
+            open_ids = await self.rooms.find_open(waiting, self.now)
+        except DatabaseUnavailable:
+            open_ids = None
+        for room_id, entries in waiting.items():
+            is_open = None if open_ids is None else room_id in open_ids
+            for session, found in entries:
+                self.dispatcher.resume(session, partial(found, is_open), self.now)
 
     async def elsewhere(self, work: Callable[..., Any], **arguments: Any) -> Any:
         """What another instance does to the database."""
@@ -269,3 +277,70 @@ async def test_living_rooms_are_those_of_one_app(town: Town) -> None:
     room_id = await town.start()
     assert town.rooms.is_open(APP, room_id, town.now) is True
     assert town.rooms.is_open(APP + 1, room_id, town.now) is False
+
+
+async def test_starting_again_changes_nothing(town: Town) -> None:
+    first = await town.start(ANCHOR)
+    town.advance(1)
+    second = await town.start(ANCHOR + 1)
+    assert await town.start(ANCHOR) == first
+    assert [room.id for room in town.rooms.page(1, 1, 10)[0]] == [second, first]
+
+
+async def test_closing_a_room_that_memory_does_not_know_keeps_its_likes(town: Town) -> None:
+    room, _ = await town.elsewhere(start_room, anchor_id=ANCHOR, type_=1, room_name="r", covert_img="")
+    await town.database.run(update_counts, {room.id: (3, 777)})
+    await town.rooms.close(ANCHOR, room.id, town.now)
+    record = await town.database.read(find_record, room.id)
+    assert record is not None
+    assert record.good_num == 777
+
+
+async def test_the_last_event_has_the_likes(town: Town) -> None:
+    room_id = await town.start()
+    viewer = town.log_in(10_002, room=room_id)
+    viewer.send(BIZ, bizCode=5558, data={"roomId": room_id, "count": 50})
+    await town.rooms.close(ANCHOR, room_id, town.now)
+    last = viewer.receive()[-1].data
+    assert (last["event"], last["goodNum"]) == ("closed", 50)
+
+
+async def test_counts_whose_writing_was_cancelled_are_written_later(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = await town.start()
+    viewer = town.log_in(10_002, room=room_id)
+    viewer.send(BIZ, bizCode=5558, data={"roomId": room_id, "count": 5})
+
+    async def hang(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(town.database, "run", hang)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(town.rooms.store_counts)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    monkeypatch.undo()
+    await town.rooms.store_counts()
+    stored = await town.database.read(find_room, room_id)
+    assert stored is not None
+    assert stored.good_num == 5
+
+
+async def test_a_start_that_meets_a_close_does_not_bring_the_old_room_back(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await town.start()
+    run = town.database.run
+
+    async def slow_run(*args: Any, **options: Any) -> Any:
+        result = await run(*args, **options)
+        monkeypatch.undo()
+        await town.rooms.close(ANCHOR, old, town.now)
+        return result
+
+    monkeypatch.setattr(town.database, "run", slow_run)
+    new = await town.start()
+    assert new != old
+    assert [room.id for room in town.rooms.page(1, 1, 10)[0]] == [new]
+    assert town.rooms.is_open(APP, old, town.now) is False

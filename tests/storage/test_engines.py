@@ -201,3 +201,22 @@ async def test_a_file_that_is_something_else(path: Path, url: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="file is not a database"):
         async with Database.open(url):
             pytest.fail("it opened")
+
+
+async def test_a_file_that_somebody_removed_is_not_made_anew(path: Path, url: str) -> None:
+    async with Database.open(url, limits=Limits(wait_seconds=0.1)) as db:
+        path.unlink()  # noqa: ASYNC240
+        refused = 0
+
+        async def ask() -> None:
+            nonlocal refused
+            try:
+                await db.read(lambda connection: connection.execute(text("SELECT 1")))
+            except DatabaseUnavailable:
+                refused += 1
+
+        async with trio.open_nursery() as nursery:  # more at once than there are connections by now
+            for _ in range(4):
+                nursery.start_soon(ask)
+        assert refused
+        assert not path.exists()  # noqa: ASYNC240

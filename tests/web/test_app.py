@@ -96,3 +96,11 @@ async def test_neither_passwords_nor_tokens_are_logged(site: Site) -> None:
         await ann.post("/user/logout")
     for secret in (PASSWORD, ann.token, token):
         assert secret not in str(logs)
+
+
+@pytest.mark.parametrize("host", ["x" * 300, "a b", "evil.example/path", "a:b:c"])
+async def test_a_host_that_is_none_is_refused_and_not_a_bug(site: Site, host: str) -> None:
+    with capture_logs() as logs:
+        answer = await site.caller().get("/healthz", headers={"Host": host})
+    assert answer.refusal[0] == 400
+    assert logs == []

@@ -111,6 +111,12 @@ async def test_a_number_that_no_number_can_hold(site: Site) -> None:
         assert (await refusal(site, data=body, headers=JSON))[0] == 400
 
 
+async def test_a_form_that_is_not_utf8(site: Site) -> None:
+    gbk = "name=ann&password=" + "".join(f"%{byte:02X}" for byte in "一二三四五六七八".encode("gbk"))
+    answer = await site.caller().post("/user/register", data=gbk, headers=FORM)
+    assert answer.refusal == (400, "password: expected text in UTF-8")
+
+
 async def test_a_field_given_twice(site: Site) -> None:
     code, msg = await refusal(site, data="type=1&type=2&page=1&pageSize=1", headers=FORM)
     assert (code, msg) == (400, "type = a list: expected 1 (normal) or 2 (PK)")

@@ -5,7 +5,7 @@ While the database does not answer, what is known stands, and what is asked is a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS: Final = 1.0
 STORE_SECONDS: Final = 5.0
+LOOK_UP_SECONDS: Final = 5.0  # a session waits for it, and all that it sends meanwhile
 
 
 async def run_living_rooms(
@@ -46,12 +47,29 @@ async def _answer_lookups(
     while True:
         await wanted.wait()
         wanted = trio.Event()
-        for session, is_open, found in await living_rooms.answer_waiting(clock()):
-            act = partial(dispatcher.resume, session, partial(found, is_open), clock())
-            poller.run_for(session, act)
+        waiting = living_rooms.take_waiting()
+        open_ids: Collection[int] | None = None  # not known
+        with trio.move_on_after(LOOK_UP_SECONDS):
+            open_ids = await _find_open(living_rooms, waiting, clock())
+        for room_id, entries in waiting.items():
+            is_open = None if open_ids is None else room_id in open_ids
+            for session, found in entries:
+                act = partial(dispatcher.resume, session, partial(found, is_open), clock())
+                poller.run_for(session, act)
+
+
+async def _find_open(living_rooms: LivingRooms, room_ids: Collection[int], now: Instant) -> Collection[int] | None:
+    try:
+        return await living_rooms.find_open(room_ids, now)
+    except DatabaseUnavailable:
+        return None  # whoever asked is told; the reading of the lists, each second, logs it
+    except Exception:
+        log.exception("looking up rooms failed because of a bug")
+        return None
 
 
 async def _every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it again and again; a failure is logged once, until it is over."""
     failing = False
     while True:
         await trio.sleep(seconds)
@@ -60,6 +78,10 @@ async def _every(seconds: float, what: str, work: Callable[[], Awaitable[None]])
         except DatabaseUnavailable as exc:
             if not failing:
                 log.warning("the database does not answer", so_cannot=what, reason=str(exc))
+            failing = True
+        except Exception:  # chat goes on without; a table that somebody broke ends no connection
+            if not failing:
+                log.exception("a task failed because of a bug", so_cannot=what)
             failing = True
         else:
             if failing:

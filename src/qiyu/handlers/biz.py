@@ -26,5 +26,6 @@ def _like(core: Core, session: Session, packet: BizBody) -> None:
     if room is None or room.id != checked_room_id(data.room_id):
         raise Refused(ErrorCode.FORBIDDEN, f"roomId {data.room_id}: enter the room first")
     if data.count is None or not 1 <= data.count <= MAX_LIKES:
-        raise Refused(ErrorCode.MALFORMED, f"count {data.count}: expected a whole number from 1 to {MAX_LIKES}")
+        got = "is absent" if data.count is None else str(data.count)
+        raise Refused(ErrorCode.MALFORMED, f"count {got}: expected a whole number from 1 to {MAX_LIKES}")
     core.room_events.like(room, data.count)

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from sqlalchemy import Connection
 
-from qiyu.errors import CallRefused, DatabaseUnavailable
+from qiyu.errors import CallRefused
 from qiyu.model import Instant
 from qiyu.protocol.packet import APP_ID
 from qiyu.routing.hub import Hub
@@ -53,6 +53,8 @@ class RoomType(Enum):
 
 Found: TypeAlias = Callable[[bool | None, Instant], None]
 """What to do once it is known whether a room is open; None where it could not be found out."""
+Waiting: TypeAlias = dict[int, list[tuple[Session, Found]]]
+"""Room number to who waits to learn whether it is open."""
 
 
 class LivingRooms:
@@ -66,10 +68,10 @@ class LivingRooms:
         self._cache: dict[int, tuple[LivingRoom | None, float]] = {}  # to the room, and when that is forgotten
         self._lists: dict[int, list[LivingRoom]] = {type_.value: [] for type_ in RoomType}
         self._generation = 0
-        self._waiting: dict[int, list[tuple[Session, Found]]] = {}
+        self._waiting: Waiting = {}
         self._waiting_entries = 0
         self.wake: Callable[[], None] = lambda: None
-        """Called when `answer_waiting` has something to do."""
+        """Called when `take_waiting` has something to give."""
 
     def __repr__(self) -> str:
         listed = sum(map(len, self._lists.values()))
@@ -79,18 +81,23 @@ class LivingRooms:
 
     async def start(self, anchor_id: int, type_: int, room_name: str, covert_img: str, now: Instant) -> LivingRoom:
         """Open a room; an anchor who has one open gets that."""
-        room, _ = await self._database.run(
-            start_room,
-            anchor_id=anchor_id,
-            type_=type_,
-            room_name=room_name,
-            covert_img=covert_img,
-            now_ms=now.unix_ms,
-        )
-        self._generation += 1
+        while True:
+            generation = self._generation
+            room, is_new = await self._database.run(
+                start_room,
+                anchor_id=anchor_id,
+                type_=type_,
+                room_name=room_name,
+                covert_img=covert_img,
+                now_ms=now.unix_ms,
+            )
+            if is_new:
+                self._generation += 1
+                self._lists[room.type] = [room, *self._lists[room.type]][:LISTED_ROOMS]
+                break
+            if generation == self._generation:
+                break  # else it may be the one that was closed meanwhile
         self._remember(room.id, room, now)
-        rooms = [listed for listed in self._lists[room.type] if listed.id != room.id]
-        self._lists[room.type] = [room, *rooms][:LISTED_ROOMS]
         return room
 
     async def close(self, anchor_id: int, room_id: int, now: Instant) -> None:
@@ -103,6 +110,7 @@ class LivingRooms:
             raise CallRefused(404, f"roomId = {room_id}: there is no such open room")
         if room.anchor_id != anchor_id:
             raise CallRefused(403, f"roomId = {room_id}: only its anchor may close it")
+        self._events.keep_likes(APP_ID, room.id, room.good_num)  # memory may never have heard of it
         counts = self._with_counts(room)
         closed = await self._database.run(
             close_room,
@@ -152,21 +160,15 @@ class LivingRooms:
 
     # What the driver calls
 
-    async def answer_waiting(self, now: Instant) -> list[tuple[Session, bool | None, Found]]:
-        """Find out, with one query, what all that wait asked; whom to tell what."""
+    def take_waiting(self) -> Waiting:
+        """The sessions that wait to learn whether a room is open, by room; they are not given again."""
         waiting, self._waiting = self._waiting, {}
         self._waiting_entries = 0
-        if not waiting:
-            return []
-        try:
-            rooms = await self._read(waiting, now)
-        except DatabaseUnavailable:
-            return [(session, None, found) for each in waiting.values() for session, found in each]
-        return [
-            (session, rooms.get(room_id) is not None, found)
-            for room_id, each in waiting.items()
-            for session, found in each
-        ]
+        return waiting
+
+    async def find_open(self, room_ids: Collection[int], now: Instant) -> Collection[int]:
+        """Which of the rooms are open, by one query. Raises `DatabaseUnavailable`."""
+        return await self._read(room_ids, now)
 
     async def refresh(self, now: Instant) -> None:
         """Read the lists anew. Raises `DatabaseUnavailable`: then those of before stand."""
@@ -185,7 +187,7 @@ class LivingRooms:
         counts = {room_id: self._counts(room_id) for _, room_id in changed}
         try:
             await self._database.run(update_counts, counts)
-        except DatabaseUnavailable:
+        except BaseException:  # cancelled as well: at the stop, they are written once more
             self._events.put_back_unstored(changed)
             raise
 

@@ -74,12 +74,13 @@ class RoomEvents:
 
     def close(self, app_id: int, room_id: int) -> None:
         """The living room is no more: its members are told, and are in no room."""
+        likes = self.likes(app_id, room_id)
         self._forget((app_id, room_id))
         room = self._hub.find_room(app_id, room_id)
         if room is None:
             return
         self._spent.pop(room, None)
-        event = RoomEvent(room_id=room_id, event="closed", online=0, good_num=0)
+        event = RoomEvent(room_id=room_id, event="closed", online=0, good_num=likes)
         self._router.to_room(room, self._outgoing(room, event))
         for session in list(room.members):
             self._hub.leave(session)

@@ -10,6 +10,7 @@ the writer (WAL). sqlite3's own transaction control is off: it begins late, and 
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -69,6 +70,14 @@ def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> AsyncE
         hide_parameters=True,
         connect_args={"isolation_level": None, "timeout": busy_ms / 1000},
     )
+
+    file = None if "uri" in url.query else Path(url.database or "")
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def check_file(*_: object) -> None:
+        # It was there at the start. Where somebody has removed it, SQLite would make an empty one, for all to read.
+        if file is not None and not file.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _record: object) -> None:

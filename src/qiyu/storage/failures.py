@@ -31,6 +31,7 @@ _SQLITE: Final = _SQLITE_BUSY | {
 # SQLSTATE classes and codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL: Final = (
     "08",  # connection
+    "0A000",  # a kept plan that is no longer valid
     "25006",  # read-only
     "28",  # user or password
     "3D",  # no such database
@@ -41,7 +42,8 @@ _POSTGRESQL: Final = (
     "57",  # cancelled, shutting down, starting up
     "58",  # input and output
 )
-_POSTGRESQL_VICTIM: Final = ("40001", "40P01")
+# Beside deadlocks: a plan that asyncpg has kept, of a table that was changed meanwhile.
+_POSTGRESQL_VICTIM: Final = ("40001", "40P01", "0A000")
 
 # https://mariadb.com/kb/en/mariadb-error-codes/
 _MYSQL_DEADLOCK: Final = 1213
@@ -59,13 +61,20 @@ _MYSQL: Final = frozenset(
         1130,  # host not allowed
         1142,  # rights
         1203,  # too many connections of one user
+        1158,
+        1159,
+        1160,
+        1161,  # the network
         1205,  # lock wait
         _MYSQL_DEADLOCK,
         1226,  # too many of something of one user
         1290,  # read-only
+        1317,  # interrupted
         1792,  # read-only transaction
         1836,  # read-only
         1927,  # connection killed
+        1969,  # took too long
+        3024,  # took too long
         2002,
         2003,  # cannot connect
         2006,

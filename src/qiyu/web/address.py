@@ -12,6 +12,7 @@ from qiyu.errors import CallRefused
 from qiyu.web.context import WebContext
 
 _HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
+_HOST_CHARS: Final = 253  # of a domain name (RFC 1035)
 _IPV6_PREFIX: Final = 64  # what one customer gets at least: within it, a client picks its addresses as it likes
 
 
@@ -34,6 +35,12 @@ def is_secure(context: WebContext) -> bool:
     if _is_trusted(context, request.remote_addr or ""):
         return request.headers.get("X-Forwarded-Proto", request.scheme).rpartition(",")[2].strip() == "https"
     return request.scheme == "https"
+
+
+def is_host(header: str) -> bool:
+    """Whether a Host header is one: nothing more is believed of it."""
+    match = _HOST.fullmatch(header)
+    return match is not None and len(match["host"]) <= _HOST_CHARS
 
 
 def called_host() -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from qiyu.errors import CallRefused, DatabaseUnavailable
+from qiyu.protocol.bodies import encode_json
 from qiyu.web import answers
+from qiyu.web.address import is_host
 from qiyu.web.context import EXTENSION, WebContext
 from qiyu.web.health import health
 from qiyu.web.home import home
@@ -33,12 +36,34 @@ _HEADERS: Final = {
 }
 
 
+class _Application(QuartTrio):
+    """Turns away what would not reach the error handlers below."""
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "http" and (reason := _fault_of(scope)):
+            body = encode_json({"code": 400, "msg": reason, "data": None})
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 400, "headers": headers, "trailers": False})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            return
+        await super().__call__(scope, receive, send)
+
+
+def _fault_of(scope: HTTPScope) -> str:
+    if scope["http_version"] not in {"1.0", "1.1"}:
+        return "HTTP/2 is the business of a proxy in front"
+    for name, value in scope["headers"]:
+        if name.lower() == b"host" and not is_host(value.decode("latin-1")):
+            return "Host: expected a host name or an IP address, and a port if it is not the usual one"
+    return ""
+
+
 def make_app(context: WebContext) -> QuartTrio:
     """The application, ready to be served."""
-    app = QuartTrio("qiyu", static_folder=None)
+    app = _Application("qiyu", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
-    app.url_map.merge_slashes = False  # `//host/path` is no path of ours, and no reason to redirect anybody
+    app.url_map.merge_slashes = False  # what has too many is not to be redirected anywhere
     app.extensions[EXTENSION] = context
     for blueprint in (home, living, im, user, health, docs):
         app.register_blueprint(blueprint)

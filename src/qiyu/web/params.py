@@ -143,7 +143,7 @@ async def read_params(request: Request, kind: type[P]) -> P:
 
 async def _found_in_body(request: Request) -> dict[str, object]:
     if request.mimetype in _FORMS:
-        return _found_in(await request.form)
+        return _found_in_form(await request.form)
     body = await request.get_data(cache=False)
     if not body:
         return {}
@@ -158,6 +158,15 @@ async def _found_in_body(request: Request) -> dict[str, object]:
     if not isinstance(found, dict):
         raise CallRefused(400, "body: expected a JSON object in UTF-8")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _found_in_form(fields: MultiDict[str, str]) -> dict[str, object]:
+    found = _found_in(fields)
+    # What is not UTF-8 was decoded to this: then two passwords that have not a byte in common would be the same.
+    wrong = [str(name) for name, values in fields.lists() if "\ufffd" in "".join([str(name), *values])]
+    if wrong:
+        raise CallRefused(400, "; ".join(f"{_shown(name)}: expected text in UTF-8" for name in wrong))
+    return found
 
 
 def _found_in(fields: MultiDict[str, str]) -> dict[str, object]:
