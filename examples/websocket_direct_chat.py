@@ -1,8 +1,7 @@
-"""Echo bot: answer each direct message with its own words, over WebSocket.
+"""Answer each direct message with its own words, over WebSocket.
 
-With a server running (`make serve`), and `qiyu chat --user 10001 --to 10002` to talk to it:
-
-    QIYU_TOKEN=$(qiyu token 10002 --name echo | cut -d' ' -f2) python examples/websocket_direct_chat.py 10002
+Against `make serve`, with `qiyu chat --user 10001 --to 10002` to talk to it:
+QIYU_TOKEN=$(qiyu token 10002 --name echo | cut -d' ' -f2) python examples/websocket_direct_chat.py 10002
 """
 
 import os
@@ -13,8 +12,8 @@ import trio
 from qiyu.client import ClientError, Message, connect
 
 
-async def main(user_id: int) -> None:
-    async with connect("ws://127.0.0.1:8086", user_id=user_id, token=os.environ["QIYU_TOKEN"]) as client:
+async def main(user: int) -> None:
+    async with connect("ws://127.0.0.1:8086", user_id=user, token=os.environ["QIYU_TOKEN"]) as client:
         async for item in client:
             if isinstance(item, Message) and item.is_direct:
                 await client.send_direct(item.sender_id, f"you said: {item.content}")
