@@ -11,8 +11,9 @@ from quart import request
 from qiyu.errors import CallRefused
 from qiyu.web.context import WebContext
 
-_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
-_HOST_CHARS: Final = 253  # of a domain name (RFC 1035)
+NO_HOST: Final = "Host: expected a host name or an IP address, and a port if it is not the usual one"
+# A domain name has at most 253 characters (RFC 1035).
+_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
 _IPV6_PREFIX: Final = 64  # what one customer gets at least: within it, a client picks its addresses as it likes
 
 
@@ -39,15 +40,14 @@ def is_secure(context: WebContext) -> bool:
 
 def is_host(header: str) -> bool:
     """Whether a Host header is one: nothing more is believed of it."""
-    match = _HOST.fullmatch(header)
-    return match is not None and len(match["host"]) <= _HOST_CHARS
+    return _HOST.fullmatch(header) is not None
 
 
 def called_host() -> str:
     """The host that was called, without the port; IPv6 stands in brackets."""
     match = _HOST.fullmatch(request.headers.get("Host", ""))
     if match is None:
-        raise CallRefused(400, "Host: expected a host name or an IP address, and a port if it is not the usual one")
+        raise CallRefused(400, NO_HOST)
     return match["host"]
 
 

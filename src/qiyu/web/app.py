@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.protocol.bodies import encode_json
 from qiyu.web import answers
-from qiyu.web.address import is_host
+from qiyu.web.address import NO_HOST, is_host
 from qiyu.web.context import EXTENSION, WebContext
 from qiyu.web.health import health
 from qiyu.web.home import home
@@ -54,7 +54,7 @@ def _fault_of(scope: HTTPScope) -> str:
         return "HTTP/2 is the business of a proxy in front"
     for name, value in scope["headers"]:
         if name.lower() == b"host" and not is_host(value.decode("latin-1")):
-            return "Host: expected a host name or an IP address, and a port if it is not the usual one"
+            return NO_HOST
     return ""
 
 
