@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import msgspec
 from itsdangerous import BadPayload, BadSignature, URLSafeSerializer
 
+from qiyu.config import SECRET_CHARS
 from qiyu.errors import BadToken, ConfigError, StartupError
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 TOKEN_CHARS: Final = 2048
 """The longest token that is made or looked at."""
 SECRET_FILE: Final = "secret"  # noqa: S105  # the name of a file
-SECRET_CHARS: Final = 16
-"""The shortest secret that is accepted from the data folder."""
 MAX_USERS: Final = 1_000_000
 """The most user ids that one range may name."""
 
