@@ -18,7 +18,9 @@ from qiyu.model import Instant
 from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
+from qiyu.routing.session import Session
 from qiyu.storage.database import Database
 
 SECRET = "the secret of the tests"
@@ -333,3 +335,8 @@ def refusal(received: list[Received]) -> int:
     """The code of the only packet, an ERROR."""
     (packet,) = received
     return error_of(packet)
+
+
+def in_flight_of(session: Session) -> InFlight:
+    """All that a session was sent and has not acknowledged, of both kinds, oldest first."""
+    return dict(sorted({**(session.room_in_flight or {}), **(session.direct_in_flight or {})}.items()))

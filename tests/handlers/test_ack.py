@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness import ACK, BIZ, ROOM_CHAT, Harness, TcpPeer, error_of
+from harness import ACK, BIZ, ROOM_CHAT, Harness, TcpPeer, error_of, in_flight_of
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def receiver() -> TcpPeer:
 
 
 def waiting(peer: TcpPeer) -> list[str]:
-    return list(peer.session.in_flight or ())
+    return list(in_flight_of(peer.session) or ())
 
 
 def test_one(receiver: TcpPeer) -> None:

@@ -26,6 +26,7 @@ from harness import (
     Received,
     TcpPeer,
     error_of,
+    in_flight_of,
 )
 
 WIRES = pytest.mark.parametrize("ws", [False, True])
@@ -336,7 +337,7 @@ def test_a_slow_receiver_goes_without_and_is_told_at_the_very_place(ws: bool) ->
     assert contents == [*map(str, range(told)), "direct", "20"]
     assert [packet.code for packet in received].count(ERROR) == 1
     assert harness.metrics.deliveries_dropped == 20 - told
-    in_flight = slow.session.in_flight
+    in_flight = in_flight_of(slow.session)
     assert list(in_flight) == [packet.body["msgId"] for packet in received if packet.code == BIZ]
 
 
@@ -378,7 +379,7 @@ def test_a_client_that_never_acknowledges_is_not_ended() -> None:
     for _ in range(50):
         sender.send(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7})
         assert len(lazy.receive()) == 1
-    assert len(lazy.session.in_flight) == 5
+    assert len(in_flight_of(lazy.session)) == 5
     assert harness.metrics.in_flight_evicted == 45
     assert not lazy.session.ended
 

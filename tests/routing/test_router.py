@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from itertools import count
 
+from harness import in_flight_of
 from qiyu.metrics import Metrics
 from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import MAX_ID
@@ -60,8 +61,8 @@ def test_each_member_gets_it_with_its_own_id_and_the_sender_none() -> None:
     assert [body["userId"] for body in bodies(short)] == [10_001]
     assert [body["userId"] for body in bodies(long)] == [MAX_ID]
     assert town.metrics.deliveries == 2
-    assert sender.in_flight == {}
-    assert short.in_flight == {outgoing.msg_id: outgoing}
+    assert in_flight_of(sender) == {}
+    assert in_flight_of(short) == {outgoing.msg_id: outgoing}
 
 
 def test_it_is_encoded_once_for_a_kind_and_a_width() -> None:
@@ -88,7 +89,7 @@ def test_an_event_is_nobodys_to_acknowledge() -> None:
     member = town.member(10_000)
     town.say(message(is_event=True))
     assert len(bodies(member)) == 1
-    assert member.in_flight == {}
+    assert in_flight_of(member) == {}
 
 
 def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() -> None:
@@ -106,7 +107,7 @@ def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() ->
     assert 0 < kept < 5
     assert town.metrics.deliveries_dropped == 5 - kept
     assert town.metrics.deliveries == 5 + kept
-    assert list(slow.in_flight) == [each.msg_id for each in sent[:kept]]
+    assert list(in_flight_of(slow)) == [each.msg_id for each in sent[:kept]]
 
     town.say(message())
     assert [body.get("bizCode") for body in bodies(slow)] == [5555]
@@ -159,7 +160,7 @@ def test_what_an_overflowed_outbox_does_not_take_counts_as_dropped() -> None:
     assert slow.outbox.size == 101
     assert town.metrics.deliveries == 0
     assert town.metrics.deliveries_dropped == 1
-    assert slow.in_flight == {}
+    assert in_flight_of(slow) == {}
 
 
 def test_a_full_window_forgets_the_oldest_room_message() -> None:
@@ -170,7 +171,7 @@ def test_a_full_window_forgets_the_oldest_room_message() -> None:
     town.router.to_user(member, direct)
     for outgoing in said:
         town.say(outgoing)
-    assert list(member.in_flight) == [direct.msg_id, said[2].msg_id, said[3].msg_id]
+    assert list(in_flight_of(member)) == [direct.msg_id, said[2].msg_id, said[3].msg_id]
     assert town.metrics.in_flight_evicted == 2
     assert len(bodies(member)) == 5  # it got them all the same
 
@@ -180,4 +181,4 @@ def test_a_window_of_one() -> None:
     member = town.member(10_000)
     for _ in range(3):
         town.say(message())
-    assert len(member.in_flight) == 1
+    assert len(in_flight_of(member)) == 1

@@ -13,7 +13,21 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from harness import ACK, BIZ, DIRECT, ERROR, LOGOUT, ROOM, ROOM_CHAT, Harness, Peer, Received, body_of, dumps
+from harness import (
+    ACK,
+    BIZ,
+    DIRECT,
+    ERROR,
+    LOGOUT,
+    ROOM,
+    ROOM_CHAT,
+    Harness,
+    Peer,
+    Received,
+    body_of,
+    dumps,
+    in_flight_of,
+)
 
 SOFT, HARD, WINDOW = 1200, 2500, 4
 AT_MOST = 700  # of what the driver takes at once: so that it cuts often
@@ -284,7 +298,7 @@ class Chatting(RuleBasedStateMachine):
     @invariant()
     def in_flight_is_what_was_delivered_and_not_acknowledged_nor_evicted(self) -> None:
         for client in self.clients:
-            table = client.peer.session.in_flight or {}
+            table = in_flight_of(client.peer.session) or {}
             assert len(table) <= WINDOW
             if client.overflowed or client.last_word:
                 continue  # a session that is over

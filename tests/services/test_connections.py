@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from harness import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM_CHAT, Harness, Received, error_of, refusal
+from harness import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM_CHAT, Harness, Received, error_of, in_flight_of, refusal
 
 
 def test_who_does_not_log_in_in_time_is_told_and_closed() -> None:
@@ -272,9 +272,9 @@ def test_unused_memory_is_given_back() -> None:
     peer.send(BIZ, bizCode=5556, data={"objectId": 10_000, "content": "to myself"})
     (message,) = peer.receive()
     harness.advance(1)
-    assert peer.session.in_flight
+    assert in_flight_of(peer.session)
     peer.send(1005, msgId=message.body["msgId"])
-    assert peer.session.in_flight == {}
+    assert in_flight_of(peer.session) == {}
     assert peer.session.direct_in_flight is not None
     harness.advance(1)
     assert peer.session.direct_in_flight is None

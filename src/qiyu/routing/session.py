@@ -79,11 +79,6 @@ class Session:
         room = f" room={self.room.id}" if self.room else ""
         return f"<Session {self.id} {self.wire.name} user={self.app_id}/{self.user_id}{room} {state} {self.outbox!r}>"
 
-    @property
-    def in_flight(self) -> InFlight:
-        """All that is sent and not acknowledged, oldest first: a copy, for whoever looks on."""
-        return dict(sorted({**(self.room_in_flight or {}), **(self.direct_in_flight or {})}.items()))
-
     def forget_in_flight(self) -> None:
         """Give back the memory of tables in which nothing is left."""
         if not self.room_in_flight:
