@@ -18,9 +18,9 @@ from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.listener import Listener, address_of, bind, capacity
-from qiyu.drivers.living import run_living_rooms
+from qiyu.drivers.living import run_living_rooms, store_last_counts
 from qiyu.drivers.poller import Poller
-from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError
+from qiyu.errors import ConfigError, StartupError
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.metrics import Metrics
 from qiyu.protocol.codec import TcpWire
@@ -47,7 +47,6 @@ log = structlog.get_logger(__name__)
 DRAIN_SECONDS: Final = 3.0  # for clients to read their LOGOUT; with all else, the process is gone within 5
 RETRY_AFTER_MS: Final = (500, 3000)  # a drained client comes back somewhere in between
 SILENT_HEARTBEATS: Final = 2
-STORE_SECONDS: Final = 1.0  # for the last write at the end
 DAY_SECONDS: Final = 86_400
 
 T = TypeVar("T")
@@ -170,14 +169,7 @@ async def _run(
         with trio.move_on_after(GRACEFUL_SECONDS):
             await http_ended.wait()
         nursery.cancel_scope.cancel()
-    # What was liked since the counts were last written; the database has its own time limit, and this a short one.
-    with trio.move_on_after(STORE_SECONDS, shield=True) as storing:
-        try:
-            await core.living_rooms.store_counts()
-        except DatabaseUnavailable as exc:
-            log.warning("the last counts of living rooms could not be written", reason=str(exc))
-    if storing.cancelled_caught:
-        log.warning("the last counts of living rooms could not be written in time", seconds=STORE_SECONDS)
+    await store_last_counts(core.living_rooms)
 
 
 def _web_context(

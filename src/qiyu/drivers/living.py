@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS: Final = 1.0
 STORE_SECONDS: Final = 5.0
+LAST_STORE_SECONDS: Final = 1.0
 LOOK_UP_SECONDS: Final = 5.0  # a session waits for it, and all that it sends meanwhile
 
 
@@ -33,6 +34,17 @@ async def run_living_rooms(
         nursery.start_soon(_answer_lookups, living_rooms, dispatcher, poller, clock)
         nursery.start_soon(_every, REFRESH_SECONDS, "read living rooms", lambda: living_rooms.refresh(clock()))
         nursery.start_soon(_every, STORE_SECONDS, "write the counts of living rooms", living_rooms.store_counts)
+
+
+async def store_last_counts(living_rooms: LivingRooms) -> None:
+    """At the stop: what was liked since the counts were last written. The stop does not wait long for it."""
+    with trio.move_on_after(LAST_STORE_SECONDS, shield=True) as storing:
+        try:
+            await living_rooms.store_counts()
+        except DatabaseUnavailable as exc:
+            log.warning("the last counts of living rooms could not be written", reason=str(exc))
+    if storing.cancelled_caught:
+        log.warning("the last counts of living rooms could not be written in time", seconds=LAST_STORE_SECONDS)
 
 
 async def _answer_lookups(
