@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -48,19 +49,26 @@ def hang(c: Connection) -> None:
 
 
 class Held:
-    """Work that begins and goes on only when told to."""
+    """Work that begins and goes on only when told to: on SQLite in a thread, else in the event loop."""
 
     def __init__(self) -> None:
         self.begun = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
         self._go_on = asyncio.Event()
+        self._go_on_in_thread = threading.Event()
 
     def __call__(self, c: Connection, then: Callable[[Connection], object] = count) -> None:
-        self.begun.set()
-        await_only(self._go_on.wait())
+        if c.dialect.name == "sqlite":
+            self._token.run_sync_soon(self.begun.set)
+            assert self._go_on_in_thread.wait(10)
+        else:
+            self.begun.set()
+            await_only(self._go_on.wait())
         then(c)
 
     def go_on(self) -> None:
         self._go_on.set()
+        self._go_on_in_thread.set()
 
 
 async def all_done(db: Database) -> None:

@@ -25,10 +25,10 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from qiyu.errors import ConfigError, DatabaseUnavailable
-from qiyu.storage.engines import READING, SQLITE_READERS, Limits, Synchronous, make_engine
+from qiyu.storage.engines import READING, SQLITE_READERS, InThread, Limits, Synchronous, make_engine
 from qiyu.storage.failures import passes, reason_of, was_victim
 from qiyu.storage.urls import database_url
 
@@ -55,10 +55,10 @@ class _Job(Generic[T]):
         self.done = trio.Event()
         self.abandoned = False
         self.interrupt: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """Stops the statement that is being executed, where cancelling does not."""
+        """Stops the statement that SQLite executes; the drivers of the servers do it when they are cancelled."""
         self._loop = loop
         self._at_end = at_end
-        self._cut_off = False
+        self.is_cut_off = False
         self._task: asyncio.Task[T] | None = None
 
     def start(self, work: Coroutine[Any, Any, T]) -> None:
@@ -70,7 +70,7 @@ class _Job(Generic[T]):
         if self._task is None or not self._task.done() or self._task.cancelled():
             raise DatabaseUnavailable(too_late)
         error = self._task.exception()
-        if self._cut_off and isinstance(error, DatabaseUnavailable):
+        if self.is_cut_off and isinstance(error, DatabaseUnavailable):
             raise DatabaseUnavailable(too_late) from error
         return self._task.result()
 
@@ -78,7 +78,7 @@ class _Job(Generic[T]):
         """End it now, unless it has ended. Takes 0.6 s at most."""
         if self._task is None or self.done.is_set():
             return
-        self._cut_off = True
+        self.is_cut_off = True
         if self.interrupt is not None:
             interrupting = self._loop.create_task(self.interrupt())
             await self._given_grace()
@@ -125,6 +125,7 @@ class Database:
         self._watching: trio.Nursery
         self._engine: AsyncEngine
         self._read_engine: AsyncEngine
+        self._in_thread: InThread
 
     def __repr__(self) -> str:
         waiting = self._writing.statistics().tasks_waiting
@@ -175,6 +176,12 @@ class Database:
         """`run` for work that only reads: on SQLite it need not wait for those who write. Raises RuntimeError else."""
         seconds = self._limits.work_seconds
         return await self._run(self._reading, self._read_engine, lambda c: work(c, *args, **kwargs), seconds)
+
+    async def run_within(
+        self, seconds: float, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`run` with a limit of its own on how long it takes."""
+        return await self._run(self._writing, self._engine, lambda c: work(c, *args, **kwargs), seconds)
 
     async def run_long(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`run` without a limit on how long it takes, for changing tables."""
@@ -240,10 +247,26 @@ class Database:
             raise DatabaseUnavailable(self._says(reason_of(exc))) from exc
 
     async def _attempt(self, job: _Job[T], engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+        if self._url.get_backend_name() == "sqlite":
+            return await self._attempt_in_thread(job, engine, work)
         async with engine.begin() as connection:
-            job.interrupt = _interrupt(connection)
+            return await connection.run_sync(work)
+
+    async def _attempt_in_thread(self, job: _Job[T], engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+        """The whole transaction in the thread of an aiosqlite connection.
+
+        Statement by statement, each of them is a trip there and back, which takes longer than the statement.
+        """
+        reading = READING in engine.get_execution_options()
+        async with engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None  # noqa: S101  # it was just connected
+            job.interrupt = driver.interrupt
             try:
-                return await connection.run_sync(work)
+                return await driver._execute(self._in_thread.run, driver, reading, lambda: job.is_cut_off, work)  # type: ignore[no-any-return]
+            except asyncio.CancelledError:
+                await connection.invalidate()  # it may never come to an end
+                raise
             finally:
                 job.interrupt = None
 
@@ -256,6 +279,7 @@ class Database:
                 self._failure = DatabaseUnavailable(f"{exc.filename or self._where()}: {exc.strerror or exc}")
                 self._opened.set()
                 return
+            self._in_thread = InThread(self._limits, self._before_execute)
             self._read_engine = self._engine.execution_options(**{READING: True})
             event.listen(self._engine.sync_engine, "before_cursor_execute", self._before_execute)
             async with trio_asyncio.open_loop() as self._loop:
@@ -298,15 +322,6 @@ class Database:
 
 def _slots(number: int) -> trio.Semaphore:
     return trio.Semaphore(number, max_value=number)
-
-
-def _interrupt(connection: AsyncConnection) -> Callable[[], Coroutine[Any, Any, None]] | None:
-    """How to stop a statement of SQLite; the drivers of the servers do it themselves when they are cancelled."""
-    if connection.dialect.name != "sqlite" or connection.sync_connection is None:
-        return None
-    driver: Any = connection.sync_connection.connection.driver_connection
-    interrupt: Callable[[], Coroutine[Any, Any, None]] = driver.interrupt
-    return interrupt
 
 
 def _log_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -17,12 +17,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 
 from qiyu.storage.failures import is_busy
+
+T = TypeVar("T")
 
 Synchronous: TypeAlias = Literal["normal", "full"]
 
@@ -68,6 +72,7 @@ def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> AsyncE
         pool_size=1 + SQLITE_READERS,
         max_overflow=0,
         hide_parameters=True,
+        pool_reset_on_return=None,  # no transaction is left open, and a rollback is a trip to its thread
         connect_args={"isolation_level": None, "timeout": busy_ms / 1000},
     )
 
@@ -87,14 +92,47 @@ def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> AsyncE
             connection.terminate()  # nobody else knows of it yet
             raise
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        statement = "BEGIN" if READING in connection.get_execution_options() else "BEGIN IMMEDIATE"
-        raw: Any = connection.connection.dbapi_connection
-        # Past SQLAlchemy's cursor: each step of it is a trip to the thread of the connection.
-        _once_free(limits.busy_seconds, lambda: raw.run_async(lambda driver: driver.execute(statement)))
-
     return engine
+
+
+class InThread:
+    """Runs transactions in the threads of aiosqlite's connections, on plain engines of their own.
+
+    `before_execute` is a listener to "before_cursor_execute".
+    """
+
+    def __init__(self, limits: Limits, before_execute: Callable[..., None]) -> None:
+        self._limits = limits
+        self._before_execute = before_execute
+        self._engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
+
+    def run(self, driver: Any, reading: bool, called_off: Callable[[], bool], work: Callable[[Connection], T]) -> T:
+        """`work` in one transaction. `driver` is the aiosqlite connection whose thread this is.
+
+        `called_off` says whether there is no point any longer in waiting for other processes.
+        """
+        engine = self._engines.get(driver)
+        if engine is None:
+            engine = self._engines[driver] = self._make(driver._conn)
+        with engine.connect() as connection:
+            if reading:
+                connection.execution_options(**{READING: True})
+            with connection.begin():
+                # SQLAlchemy leaves it to the driver, whose own transaction control is off.
+                statement = "BEGIN" if reading else "BEGIN IMMEDIATE"
+                _once_free(self._limits.busy_seconds, lambda: driver._conn.execute(statement), called_off)
+                return work(connection)
+
+    def _make(self, raw: sqlite3.Connection) -> Engine:
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: raw,
+            poolclass=StaticPool,
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
+        event.listen(engine, "before_cursor_execute", self._before_execute)
+        return engine
 
 
 def _make_file(path: Path) -> None:
@@ -118,14 +156,18 @@ def _set_up(connection: Any, synchronous: Synchronous, busy_seconds: float) -> N
     cursor.close()
 
 
-def _once_free(seconds: float, attempt: Callable[[], object]) -> None:
+def _never() -> bool:
+    return False
+
+
+def _once_free(seconds: float, attempt: Callable[[], object], called_off: Callable[[], bool] = _never) -> None:
     """Wait for other processes in short waits, so that in between it can be called off."""
     until = time.monotonic() + seconds
     while True:
         try:
             attempt()
         except sqlite3.OperationalError as exc:
-            if not is_busy(exc) or time.monotonic() >= until:
+            if not is_busy(exc) or time.monotonic() >= until or called_off():
                 raise
         else:
             return

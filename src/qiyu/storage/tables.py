@@ -2,6 +2,8 @@
 
 `t_living_room` and `t_living_room_record` have the names and columns of the tutorial; the other tables are ours.
 
+A message is kept once, in `t_im_message`; `t_im_inbox` says which direct ones their receivers have not acknowledged.
+
 Times are whole milliseconds since 1970, in columns called `*_time`: the same number on every database. DATETIME is not:
 SQLite has none, MariaDB's knows no time zone and cuts to seconds, and each driver reads them back its own way.
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    TEXT,
     BigInteger,
     Column,
     Dialect,
@@ -28,7 +31,9 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    text,
 )
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 
 FIRST_USER_ID: Final = 10_000  # the migration sets it; the protocol knows no smaller one
 NAME_CHARS: Final = 35
@@ -38,6 +43,7 @@ ROOM_NAME_CHARS: Final = 60
 COVERT_IMG_CHARS: Final = 255
 TAG_CHARS: Final = 32
 TOKEN_HASH_BYTES: Final = 32
+CLIENT_MSG_ID_CHARS: Final = 64
 
 CLOSED: Final = 0
 OPEN: Final = 1
@@ -61,6 +67,25 @@ class Text(TypeDecorator[str]):
         if value is not None and (len(value) > self.chars or "\0" in value):
             raise ValueError(f"expected at most {self.chars} characters, U+0000 not among them; got {len(value)}")
         return value
+
+
+class ExactText(Text):
+    """`Text` in which spaces at the end count: MariaDB's utf8mb4_bin passes over them when it compares."""
+
+    impl = String
+    cache_ok = True
+    _END: Final = "."
+
+    def __init__(self, chars: int) -> None:
+        super().__init__(chars + len(self._END))
+        self.chars = chars
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        value = super().process_bind_param(value, dialect)
+        return None if value is None else value + self._END
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.removesuffix(self._END)
 
 
 class Hex(TypeDecorator[bytes]):
@@ -165,5 +190,43 @@ t_living_room_record = Table(
     Column("update_time", BigInteger, nullable=False),
     Column("end_time", BigInteger, nullable=False),
     Index("ix_t_living_room_record_anchor_id", "anchor_id", "end_time"),
+    **_MYSQL,
+)
+
+# What was said, by msgId. (first_id, second_id) is where: (room id, 0), or both users, the smaller id first. User ids
+# begin at 10,000, so no room looks like two users, and one index serves the history of both.
+t_im_message = Table(
+    "t_im_message",
+    metadata,
+    Column("msg_id", _Id, primary_key=True, autoincrement=False),
+    Column("app_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("biz_code", Integer, nullable=False),
+    Column("first_id", BigInteger, nullable=False),
+    Column("second_id", BigInteger, nullable=False),
+    Column("client_msg_id", ExactText(CLIENT_MSG_ID_CHARS)),
+    Column("data", TEXT().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),  # JSON, in which U+0000 is escaped
+    Column("create_time", BigInteger, nullable=False),
+    Index("ix_t_im_message_second_id", "app_id", "second_id", "first_id", "msg_id"),
+    Index(
+        "ix_t_im_message_client_msg_id",
+        "app_id",
+        "user_id",
+        "client_msg_id",
+        unique=True,
+        sqlite_where=text("client_msg_id IS NOT NULL"),  # the others need not be in it; MariaDB cannot leave them out
+        postgresql_where=text("client_msg_id IS NOT NULL"),
+    ),
+    **_MYSQL,
+)
+
+# The direct messages that user_id, the receiver, has not acknowledged.
+t_im_inbox = Table(
+    "t_im_inbox",
+    metadata,
+    Column("app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("msg_id", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
     **_MYSQL,
 )

@@ -1,0 +1,364 @@
+"""Messages, and the inbox: which direct messages their receivers have not acknowledged.
+
+msgIds grow with time, so they are the order of a page, and a range of time is a range of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, repeat
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Select,
+    and_,
+    bindparam,
+    case,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.exc import IntegrityError
+
+from qiyu.storage.tables import t_im_inbox, t_im_message
+
+T = TypeVar("T")
+
+TRIES: Final = 3
+CHUNK: Final = 1000  # ids, or rows of ids, in one statement
+KEYS: Final = 100  # keys in one statement
+
+Ack: TypeAlias = tuple[int, int, int]
+"""app_id, user_id (the receiver), msg_id."""
+
+_Key: TypeAlias = tuple[int, int, str]  # app_id, user_id (the sender), client_msg_id
+_Inbox: TypeAlias = tuple[int, int]  # app_id, user_id (the receiver)
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A message as it is kept."""
+
+    msg_id: int
+    app_id: int
+    user_id: int
+    biz_code: int
+    room_id: int  # 0: direct
+    object_id: int  # the receiver; 0: to a room
+    client_msg_id: str  # "" where it has none
+    data: str
+    create_time: int
+
+
+class NewMessage(NamedTuple):
+    """A message to be kept, with the fields of `Stored`."""
+
+    msg_id: int
+    app_id: int
+    user_id: int
+    biz_code: int
+    room_id: int
+    object_id: int
+    client_msg_id: str
+    data: str
+    create_time: int
+    into_inbox: bool  # it is direct, and not acknowledged yet
+
+
+class Outcome(NamedTuple):
+    duplicates: dict[int, Stored]
+    """By msg_id of a new message, the one that has its app, sender and clientMsgId already. The new one is not kept."""
+    inbox_full: set[int]
+    """The msg_ids of those that are not kept, as their receiver's inbox is full."""
+
+
+class _Plan(NamedTuple):
+    rows: list[dict[str, Any]]
+    inbox: list[dict[str, int]]
+    outcome: Outcome
+
+
+_m: Final = t_im_message.c
+_i: Final = t_im_inbox.c
+_MESSAGES: Final = select(
+    _m.msg_id,
+    _m.app_id,
+    _m.user_id,
+    _m.biz_code,
+    _m.first_id,
+    _m.second_id,
+    _m.client_msg_id,
+    _m.data,
+    _m.create_time,
+)
+_KEY: Final = (_m.app_id, _m.user_id, _m.client_msg_id)
+_ACK: Final = tuple_(_i.app_id, _i.user_id, _i.msg_id)
+_ACKNOWLEDGE: Final = delete(t_im_inbox).where(
+    _i.app_id == bindparam("app"), _i.user_id == bindparam("user"), _i.msg_id == bindparam("msg")
+)
+# Compared, and no EXISTS, which PostgreSQL answers by reading the whole inbox of everybody.
+_HELD: Final = (
+    select(_i.msg_id)
+    .where(
+        _i.app_id == _m.app_id,
+        _i.user_id == case((_m.user_id == _m.first_id, _m.second_id), else_=_m.first_id),
+        _i.msg_id == _m.msg_id,
+    )
+    .scalar_subquery()
+)
+
+
+def _of_keys() -> Select[Any]:
+    """The messages that have one of KEYS keys: always the same statement, so it is compiled once."""
+    names = [[f"{each.name}_{n}" for each in _KEY] for n in range(KEYS)]
+    rows = ", ".join("({})".format(", ".join(f":{name}" for name in row)) for row in names)
+    values = [bindparam(name, type_=each.type) for row in names for name, each in zip(row, _KEY, strict=True)]
+    columns = [column(f"column{n}", each.type) for n, each in enumerate(_KEY, 1)]  # so they call them
+    wanted = text(f"VALUES {rows}").bindparams(*values).columns(*columns).cte("wanted")
+    return _MESSAGES.join(wanted, and_(*[ours == theirs for ours, theirs in zip(_KEY, wanted.c, strict=True)]))
+
+
+_OF_KEYS: Final = _of_keys()
+_OF_KEYS_NAMES: Final = [f"{each.name}_{n}" for n in range(KEYS) for each in _KEY]
+
+
+def store(c: Connection, messages: Sequence[NewMessage], acknowledged: Collection[Ack], inbox_limit: int) -> Outcome:
+    """Take what is acknowledged out of the inboxes, keep the messages, and put the direct ones into the inboxes.
+
+    A message that is acknowledged in the same call never gets into the inbox. No inbox gets more than `inbox_limit`
+    messages (0: any number) in this transaction; with several at once, it may be a few more. Raises IntegrityError
+    where a msg_id is there already: see `existing_ids`.
+    """
+    acks = set(acknowledged)
+    _delete_acknowledged(c, acks)
+    waiting = {m.msg_id for m in messages if m.into_inbox and (m.app_id, m.object_id, m.msg_id) not in acks}
+    held: Mapping[_Inbox, int] = {}
+    if inbox_limit and waiting:
+        held = _count_inboxes(c, {(m.app_id, m.object_id) for m in messages if m.msg_id in waiting})
+    existing: dict[_Key, Stored] = {}
+    plan = _plan(messages, waiting, existing, held, inbox_limit)
+    if plan.outcome.inbox_full:
+        # A duplicate takes no room in the inbox and is one even where that is full; inserting would not tell.
+        existing = _find_existing(c, [m for m in messages if m.msg_id in plan.outcome.inbox_full])
+        plan = _plan(messages, waiting, existing, held, inbox_limit)
+    for attempt in range(TRIES):
+        try:
+            _insert(c, plan.rows)
+            break
+        except IntegrityError:
+            # Another may insert one more before the next attempt does.
+            if attempt == TRIES - 1 or not _have_client_msg_id(plan.rows):
+                raise
+            existing |= _find_existing(c, messages)
+            plan = _plan(messages, waiting, existing, held, inbox_limit)
+    if plan.inbox:
+        c.execute(insert(t_im_inbox), plan.inbox)
+    return plan.outcome
+
+
+def existing_ids(c: Connection, msg_ids: Collection[int]) -> set[int]:
+    """Those that are kept; one query for each thousand."""
+    found: set[int] = set()
+    for chunk in _chunks(sorted(set(msg_ids))):
+        found.update(c.scalars(select(_m.msg_id).where(_m.msg_id.in_(chunk))))
+    return found
+
+
+def find_duplicates(c: Connection, messages: Iterable[NewMessage]) -> dict[int, Stored]:
+    """By msg_id of each of these, which are not kept, the one that has its app, sender and clientMsgId, if any has."""
+    asked = list(messages)
+    existing = _find_existing(c, asked)
+    keys = {m.msg_id: (m.app_id, m.user_id, m.client_msg_id) for m in asked}
+    return {msg_id: existing[key] for msg_id, key in keys.items() if key in existing}
+
+
+def largest_msg_id(c: Connection) -> int:
+    """0 where there is none."""
+    return c.scalar(select(func.max(_m.msg_id))) or 0
+
+
+def users_with_inbox(c: Connection, users: Collection[_Inbox]) -> set[_Inbox]:
+    """Those (app_id, user_id) of `users` whose inbox is not empty; one query for each app and thousand."""
+    found: set[_Inbox] = set()
+    for app_id, chunk in _by_app(users):
+        ids = select(_i.user_id).where(_i.app_id == app_id, _i.user_id.in_(chunk)).distinct()
+        found.update((app_id, user_id) for user_id in c.scalars(ids))
+    return found
+
+
+def inbox_page(c: Connection, app_id: int, user_id: int, *, after: int, limit: int) -> list[Stored]:
+    """The oldest messages in the inbox with a msg_id above `after`, the oldest first."""
+    query = _MESSAGES.join(t_im_inbox, _i.msg_id == _m.msg_id)
+    query = query.where(_i.app_id == app_id, _i.user_id == user_id, _i.msg_id > after)
+    return [_stored(row) for row in c.execute(query.order_by(_i.msg_id).limit(limit))]
+
+
+def room_page(c: Connection, app_id: int, room_id: int, *, after: int, before: int | None, limit: int) -> list[Stored]:
+    """The newest messages of the room with a msg_id above `after` and below `before`, the oldest first."""
+    return _page(c, app_id, (room_id, 0), after, before, limit)
+
+
+def conversation_page(
+    c: Connection, app_id: int, user_id: int, other_id: int, *, after: int, before: int | None, limit: int
+) -> list[Stored]:
+    """`room_page` for what two users have sent each other."""
+    return _page(c, app_id, _pair(user_id, other_id), after, before, limit)
+
+
+def prune(c: Connection, *, after: int, below: int, limit: int) -> int | None:
+    """Of the `limit` oldest messages with `after` < msg_id < `below`, delete those that no inbox holds.
+
+    Returns the last msg_id looked at, which is the next call's `after`, or None where there was none.
+    """
+    oldest = select(_m.msg_id).where(_m.msg_id > after, _m.msg_id < below).order_by(_m.msg_id).limit(limit).subquery()
+    last: int | None = c.scalar(select(func.max(oldest.c.msg_id)))
+    if last is not None:
+        c.execute(delete(t_im_message).where(_m.msg_id > after, _m.msg_id <= last, _HELD.is_(None)))
+    return last
+
+
+def _plan(
+    messages: Iterable[NewMessage],
+    waiting: Collection[int],
+    existing: Mapping[_Key, Stored],
+    held: Mapping[_Inbox, int],
+    inbox_limit: int,
+) -> _Plan:
+    """What to insert, as if the messages came one after the other."""
+    plan = _Plan([], [], Outcome({}, set()))
+    rows, inbox, (duplicates, inbox_full) = plan
+    before: dict[_Key, NewMessage] = {}
+    room = Counter(held)
+    for m in messages:
+        key = (m.app_id, m.user_id, m.client_msg_id)
+        if m.client_msg_id:
+            if key in existing:
+                duplicates[m.msg_id] = existing[key]
+                continue
+            if key in before:
+                duplicates[m.msg_id] = Stored(*before[key][:-1])
+                continue
+        if m.msg_id in waiting:
+            receiver = (m.app_id, m.object_id)
+            if inbox_limit:
+                if room[receiver] >= inbox_limit:
+                    inbox_full.add(m.msg_id)
+                    continue
+                room[receiver] += 1
+            inbox.append({"app_id": m.app_id, "user_id": m.object_id, "msg_id": m.msg_id})
+        if m.client_msg_id:
+            before[key] = m
+        rows.append(_row(m))
+    return plan
+
+
+def _row(m: NewMessage) -> dict[str, Any]:
+    first_id, second_id = _pair(m.user_id, m.object_id) if m.object_id else (m.room_id, 0)
+    return {
+        "msg_id": m.msg_id,
+        "app_id": m.app_id,
+        "user_id": m.user_id,
+        "biz_code": m.biz_code,
+        "first_id": first_id,
+        "second_id": second_id,
+        "client_msg_id": m.client_msg_id or None,
+        "data": m.data,
+        "create_time": m.create_time,
+    }
+
+
+def _stored(row: Sequence[Any]) -> Stored:
+    msg_id, app_id, user_id, biz_code, first_id, second_id, client_msg_id, data, create_time = row
+    if second_id == 0:
+        room_id, object_id = first_id, 0
+    else:
+        room_id, object_id = 0, second_id if user_id == first_id else first_id
+    return Stored(msg_id, app_id, user_id, biz_code, room_id, object_id, client_msg_id or "", data, create_time)
+
+
+def _insert(c: Connection, rows: list[dict[str, Any]]) -> None:
+    if _have_client_msg_id(rows):
+        with c.begin_nested():
+            c.execute(insert(t_im_message), rows)
+    elif rows:
+        c.execute(insert(t_im_message), rows)
+
+
+def _have_client_msg_id(rows: Iterable[dict[str, Any]]) -> bool:
+    """Whether one may be a duplicate."""
+    return any(row["client_msg_id"] is not None for row in rows)
+
+
+def _find_existing(c: Connection, messages: Iterable[NewMessage]) -> dict[_Key, Stored]:
+    keys = sorted({(m.app_id, m.user_id, m.client_msg_id) for m in messages if m.client_msg_id})
+    found: dict[_Key, Stored] = {}
+    for rows in _rows_of_keys(c, keys):
+        for each in map(_stored, rows):
+            found[each.app_id, each.user_id, each.client_msg_id] = each
+    return found
+
+
+def _rows_of_keys(c: Connection, keys: Sequence[_Key]) -> Iterator[CursorResult[Any]]:
+    if c.dialect.name == "mysql":
+        for chunk in _chunks(keys):
+            yield c.execute(_MESSAGES.where(tuple_(*_KEY).in_(chunk)))
+        return
+    # SQLite would look for IN with rows in the whole table, and PostgreSQL plan it for longer than it executes it.
+    for chunk in _chunks(keys, KEYS):
+        filled = chain(chunk, repeat(chunk[-1], KEYS - len(chunk)))
+        yield c.execute(_OF_KEYS, dict(zip(_OF_KEYS_NAMES, chain.from_iterable(filled), strict=True)))
+
+
+def _delete_acknowledged(c: Connection, acks: Iterable[Ack]) -> None:
+    if c.dialect.name == "mysql":  # whose driver makes a trip to the server of each of many
+        for chunk in _chunks(sorted(acks)):
+            c.execute(delete(t_im_inbox).where(_ACK.in_(chunk)))
+    elif acks:
+        rows = [{"app": app_id, "user": user_id, "msg": msg_id} for app_id, user_id, msg_id in sorted(acks)]
+        c.execute(_ACKNOWLEDGE, rows)
+
+
+def _count_inboxes(c: Connection, receivers: Collection[_Inbox]) -> dict[_Inbox, int]:
+    held: dict[_Inbox, int] = {}
+    for app_id, chunk in _by_app(receivers):
+        counts = select(_i.user_id, func.count()).where(_i.app_id == app_id, _i.user_id.in_(chunk))
+        held |= {(app_id, user_id): count for user_id, count in c.execute(counts.group_by(_i.user_id))}
+    return held
+
+
+def _page(
+    c: Connection, app_id: int, pair: tuple[int, int], after: int, before: int | None, limit: int
+) -> list[Stored]:
+    query = _MESSAGES.where(_m.app_id == app_id, _m.second_id == pair[1], _m.first_id == pair[0], _m.msg_id > after)
+    if before is not None:
+        query = query.where(_m.msg_id < before)
+    page = [_stored(row) for row in c.execute(query.order_by(_m.msg_id.desc()).limit(limit))]
+    page.reverse()
+    return page
+
+
+def _pair(user_id: int, other_id: int) -> tuple[int, int]:
+    return (user_id, other_id) if user_id < other_id else (other_id, user_id)
+
+
+def _by_app(users: Iterable[_Inbox]) -> Iterator[tuple[int, list[int]]]:
+    """App ids with at most CHUNK of its user ids each."""
+    apps: defaultdict[int, set[int]] = defaultdict(set)
+    for app_id, user_id in users:
+        apps[app_id].add(user_id)
+    for app_id, user_ids in sorted(apps.items()):
+        for chunk in _chunks(sorted(user_ids)):
+            yield app_id, chunk
+
+
+def _chunks(each: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    rest = iter(each)
+    while chunk := list(islice(rest, size)):
+        yield chunk
