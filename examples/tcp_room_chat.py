@@ -14,7 +14,7 @@ from qiyu.client import ClientError, Message, connect
 
 async def main(user: int, room: int) -> None:
     async with connect("tcp://127.0.0.1:8085", user_id=user, token=os.environ["QIYU_TOKEN"], room_id=room) as client:
-        await client.send_room("hello, everybody")
+        print("stored as", await client.send_room("hello, everybody"))
         async for item in client:
             print(f"{item.sender_id}: {item.content!r}" if isinstance(item, Message) else item, flush=True)
 

@@ -9,14 +9,17 @@ import sys
 
 import trio
 
-from qiyu.client import ClientError, Message, connect
+from qiyu.client import ClientError, Message, RequestRefused, connect
 
 
 async def main(user: int) -> None:
     async with connect("ws://127.0.0.1:8086", user_id=user, token=os.environ["QIYU_TOKEN"]) as client:
         async for item in client:
             if isinstance(item, Message) and item.is_direct:
-                await client.send_direct(item.sender_id, f"you said: {item.content}")
+                try:
+                    await client.send_direct(item.sender_id, f"you said: {item.content}")
+                except RequestRefused as refused:
+                    print(f"to {item.sender_id}: {refused}", flush=True)
 
 
 try:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 from typer.testing import CliRunner
 
-from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of
+from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of, receipt_packet
 from qiyu.__main__ import cli
 from qiyu.cli import chat
 from qiyu.cli.chat import LINE_BYTES, Conversation, Lines, harmless, line_of
@@ -123,12 +123,14 @@ async def hold(
 
 
 @asynccontextmanager
-async def holding(terminal: Terminal, server: FakeServer, *, stay: bool = True) -> AsyncIterator[list[int]]:
+async def holding(
+    terminal: Terminal, server: FakeServer, *, stay: bool = True, **options: Any
+) -> AsyncIterator[list[int]]:
     """Around what happens while the conversation goes on; then its exit status is in the list."""
     status: list[int] = []
 
     async def run() -> None:
-        status.append(await hold(terminal, server, stay=stay))
+        status.append(await hold(terminal, server, stay=stay, **options))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
@@ -202,6 +204,81 @@ async def test_a_refused_message_is_in_the_exit_status(terminal: Terminal, capsy
         server.session.push(error_packet(403, "muted\x1b"), logout_packet("replaced", reconnect=False))
     assert status == [1]
     assert capsys.readouterr().err.splitlines()[0] == r"* muted\x1b (403)"
+
+
+async def test_a_line_that_is_refused_is_named(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    server.refusals.extend([None, (403, "muted\x1b"), (400, "too long")])
+    lines = ["one", "two", "3" * 81, "four"]
+    terminal.type("\n".join(lines))
+    terminal.end_of_input()
+    assert await hold(terminal, server) == 1
+    assert server.session.said() == lines
+    errors = [r"* refused: muted\x1b (403): two", f"* refused: too long (400): {'3' * 80}…"]
+    assert sorted(capsys.readouterr().err.splitlines()) == sorted(errors)
+
+
+async def test_a_line_without_a_receipt_is_named(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    server.ignored.add(MsgCode.BIZ)
+    terminal.type("one\n")
+    terminal.end_of_input()
+    assert await hold(terminal, server, receipt_seconds=0.01) == 1
+    assert capsys.readouterr().err == "* no receipt within 0.01 s; it may have been stored: one\n"
+    assert server.session.codes()[-1] == MsgCode.LOGOUT
+
+
+async def test_lines_that_are_typed_quickly_do_not_wait_for_receipts_and_stay_in_order(terminal: Terminal) -> None:
+    server = FakeServer()
+    server.ignored.add(MsgCode.BIZ)
+    lines = [str(number) for number in range(200)]
+    terminal.type("\n".join(lines))
+    terminal.end_of_input()
+    async with holding(terminal, server, stay=False) as status:
+        while len(server.session.messages()) < len(lines):
+            await trio.lowlevel.checkpoint()
+        assert server.session.said() == lines
+        assert MsgCode.LOGOUT not in server.session.codes()
+        server.ignored.clear()
+        server.session.push(*[receipt_packet(each, "1") for each in server.session.client_msg_ids()])
+    assert status == [0]
+
+
+async def test_lines_that_a_kick_leaves_without_a_receipt_are_named(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeServer()
+    server.ignored.add(MsgCode.BIZ)
+    terminal.type("one\ntwo\n")
+    async with holding(terminal, server) as status:
+        while len(server.session.messages()) < 2:
+            await trio.lowlevel.checkpoint()
+        server.session.push(logout_packet("replaced", reconnect=False))
+    assert status == [1]
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        "* the server ended the session: replaced",
+        "* the server ended the session: replaced; it may have been stored: one",
+        "* the server ended the session: replaced; it may have been stored: two",
+    ]
+
+
+async def test_messages_that_were_missed_are_told_and_are_no_failure(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeServer()
+    server.recovered = False
+    async with holding(terminal, server, stay=False, jitter=lambda: 0.0) as status:
+        server.session.push(chat_packet(1, "one"))
+        await wait_all_tasks_blocked(0.05)
+        server.catch_up = [chat_packet(500, "two")]
+        server.session.hang_up()
+        while len(server.sessions) < 2 or MsgCode.ROOM not in server.session.codes():
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked(0.05)
+        terminal.end_of_input()
+    assert status == [0]
+    assert capsys.readouterr().err == "* messages were missed while disconnected\n"
+    assert terminal.lines() == ["10002 (ann): one", "10002 (ann): two"]
 
 
 async def test_messages_that_were_dropped_are_told_and_are_no_failure(

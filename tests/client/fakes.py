@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -43,6 +44,10 @@ def error_packet(code: int, reason: str, **fields: Any) -> Packet:
     return packet_of(MsgCode.ERROR, data={"code": code, "reason": reason}, **fields)
 
 
+def receipt_packet(client_msg_id: str, msg_id: str) -> Packet:
+    return packet_of(MsgCode.ACK, clientMsgId=client_msg_id, msgId=msg_id)
+
+
 def logout_packet(reason: str, *, reconnect: bool, retry_after_ms: int = 0) -> Packet:
     return packet_of(MsgCode.LOGOUT, data={"reason": reason, "reconnect": reconnect, "retryAfterMs": retry_after_ms})
 
@@ -57,6 +62,7 @@ class FakeSession:
         self.writes: list[list[int]] = []
         self.reads = 0
         self.room_id: int | None = None
+        self._hung_up = False
         self._server = server
         self._send, self._receive = trio.open_memory_channel[list[Packet]](10_000)
 
@@ -65,6 +71,7 @@ class FakeSession:
         self._send.send_nowait(list(packets))
 
     def hang_up(self) -> None:
+        self._hung_up = True
         self._send.close()
 
     def codes(self) -> list[int]:
@@ -76,8 +83,20 @@ class FakeSession:
 
     def said(self) -> list[str]:
         """The contents of the messages that came."""
-        packets = [packet for packet in self.received if packet.code == MsgCode.BIZ]
-        return [msgspec.json.decode(body_of(packet)["data"])["content"] for packet in packets]
+        return [msgspec.json.decode(body["data"])["content"] for body in self.messages()]
+
+    def messages(self) -> list[Any]:
+        return [body_of(packet) for packet in self.received if packet.code == MsgCode.BIZ]
+
+    def client_msg_ids(self) -> list[str]:
+        return [body["clientMsgId"] for body in self.messages()]
+
+    def entries(self) -> list[tuple[int | None, str | None]]:
+        """The rooms that were asked for, and after which message."""
+        datas = [
+            msgspec.json.decode(body_of(packet)["data"]) for packet in self.received if packet.code == MsgCode.ROOM
+        ]
+        return [(data["roomId"], data.get("afterMsgId")) for data in datas]
 
     async def receive(self) -> list[Packet]:
         try:
@@ -93,6 +112,8 @@ class FakeSession:
         await trio.lowlevel.checkpoint()
         self.writes.append([packet.code for packet in packets])
         for packet in packets:
+            if self._hung_up:
+                raise ConnectionLost("the connection broke")
             self.received.append(packet)
             self._server.handle(self, packet)
 
@@ -106,6 +127,10 @@ class FakeServer:
         self.connect_error: ClientError | None = None
         self.login_answer: Packet | None = packet_of(MsgCode.LOGIN, data="true")
         self.room_errors: dict[int | None, tuple[int, str]] = {}
+        self.recovered = True
+        self.catch_up: list[Packet] = []
+        self.stored: dict[str, str] = {}
+        self.refusals: deque[tuple[int, str] | None] = deque()
         self.ignored: set[int] = set()
         self.reads_nothing = False
 
@@ -133,7 +158,7 @@ class FakeServer:
         token: Token = "",
         **changed: Any,
     ) -> AbstractAsyncContextManager[Client]:
-        link = Link(self.open, APP_ID, USER, token, Options(jitter=lambda: 1.0, **changed))
+        link = Link(self.open, APP_ID, USER, token, Options(**{"jitter": lambda: 1.0} | changed))
         return running(link, room_id)
 
     def handle(self, session: FakeSession, packet: Packet) -> None:
@@ -142,14 +167,27 @@ class FakeServer:
         if packet.code == MsgCode.HEARTBEAT:
             session.push(packet_of(MsgCode.HEARTBEAT, data="true"))
         elif packet.code == MsgCode.ROOM:
-            self._move(session, msgspec.json.decode(body_of(packet)["data"])["roomId"])
+            self._move(session, **msgspec.json.decode(body_of(packet)["data"]))
+        elif packet.code == MsgCode.BIZ:
+            self._take(session, body_of(packet))
         elif packet.code == MsgCode.LOGOUT:
             session.push(packet_of(MsgCode.LOGOUT, data="true"))
             session.hang_up()
 
-    def _move(self, session: FakeSession, room_id: int | None) -> None:
-        if room_id in self.room_errors:
-            session.push(error_packet(*self.room_errors[room_id]))
-        else:
-            session.room_id = room_id
-            session.push(packet_of(MsgCode.ROOM, data={"roomId": room_id, "online": 3}))
+    def _take(self, session: FakeSession, body: Any) -> None:
+        """Store a message, or refuse it if it is its turn; None lets one pass."""
+        client_msg_id = body.get("clientMsgId", "")
+        refusal = self.refusals.popleft() if self.refusals else None
+        if refusal is not None:
+            session.push(error_packet(*refusal, clientMsgId=client_msg_id))
+        elif client_msg_id:
+            msg_id = self.stored.setdefault(client_msg_id, str(9000 + len(self.stored)))
+            session.push(receipt_packet(client_msg_id, msg_id))
+
+    def _move(self, session: FakeSession, roomId: int | None, afterMsgId: str | None = None) -> None:  # noqa: N803
+        if roomId in self.room_errors:
+            session.push(error_packet(*self.room_errors[roomId]))
+            return
+        session.room_id = roomId
+        recovered = {} if afterMsgId is None else {"recovered": self.recovered}
+        session.push(packet_of(MsgCode.ROOM, data={"roomId": roomId, "online": 3} | recovered), *self.catch_up)

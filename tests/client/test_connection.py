@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_read_is_given_up(autojump_clock: MockClock
         nursery.start_soon(talk)
         server.reads_nothing = True
         with pytest.raises(ConnectionLost, match="did not read for 60 s"):
-            await client.send_direct(10002, "hi")
+            await client.send_direct(10002, "hi", receipt=False)
         server.reads_nothing = False
         nursery.cancel_scope.cancel()
 

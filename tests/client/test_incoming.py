@@ -175,6 +175,24 @@ async def test_of_changes_of_state_with_nothing_between_the_last_is_kept() -> No
     assert "items=0" in repr(incoming)
 
 
+async def test_that_messages_were_missed_is_not_replaced_by_what_comes_later() -> None:
+    incoming = new()
+    missed = Reconnected(1, recovered=False)
+    for _ in range(3):
+        for change in (missed, Disconnected("a", 1), Reconnected(1, recovered=True), Disconnected("b", 1)):
+            incoming.put_state(change)
+    assert [await anext(incoming) for _ in range(2)] == [missed, Disconnected("b", 1)]
+    assert "items=0" in repr(incoming)
+
+
+async def test_what_is_no_message_but_has_an_id_is_shown_once_and_acknowledged_each_time() -> None:
+    incoming = new()
+    for _ in range(2):
+        await incoming.deliver("1", Error(400, "cannot be read"))
+        assert incoming.take_acks(10) == ["1"]
+    assert "items=1" in repr(incoming)
+
+
 async def test_after_logout_messages_are_left_for_the_next_login() -> None:
     incoming = new()
     incoming.leave()

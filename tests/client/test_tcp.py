@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from client.fakes import body_of, packet_of
-from qiyu.client import ConnectFailed, ConnectionLost, LoginRefused, connect
+from client.fakes import body_of, packet_of, receipt_packet
+from qiyu.client import ConnectFailed, ConnectionLost, LoginRefused, Options, connect
 from qiyu.client.options import DEFAULTS
 from qiyu.client.tcp import TcpTransport, open_tcp
 from qiyu.client.transport import Address, Login
@@ -89,6 +89,29 @@ async def test_a_login_over_a_real_socket(nursery: trio.Nursery) -> None:
     async with connect(f"tcp://127.0.0.1:{await _listen(nursery, serve)}", user_id=10001, token="t%10001") as client:
         assert await client.logout()
     assert body_of(logins[0]) == {"appId": 10001, "userId": 10001, "token": "t%10001"}
+
+
+async def test_a_receipt_over_a_second_connection_for_what_went_out_over_the_first(nursery: trio.Nursery) -> None:
+    received: list[Packet] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        wire = TcpWire(0)
+        async for data in stream:
+            for packet in wire.receive_data(data):
+                answer = packet_of(MsgCode(packet.code), data="true")
+                if packet.code == MsgCode.BIZ:
+                    received.append(Packet(packet.code, bytes(packet.body)))
+                    if len(received) == 1:
+                        await stream.aclose()
+                        return
+                    answer = receipt_packet(body_of(packet)["clientMsgId"], "70")
+                await stream.send_all(frame(answer))
+
+    url = f"tcp://127.0.0.1:{await _listen(nursery, serve)}"
+    options = Options(jitter=lambda: 0.0, logout_seconds=0.01)
+    async with connect(url, user_id=10001, token="t", options=options) as client:
+        assert await client.send_direct(10002, "x") == "70"
+    assert received[0] == received[1]
 
 
 async def test_a_refusal_over_a_real_socket(nursery: trio.Nursery) -> None:

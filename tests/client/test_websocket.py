@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from client.fakes import chat_packet, logout_packet, packet_of
+from client.fakes import chat_packet, logout_packet, packet_of, receipt_packet
 from qiyu.client import (
     ConnectFailed,
     ConnectionLost,
@@ -76,6 +76,8 @@ async def test_the_path_is_the_login_and_each_message_an_envelope(listen: Listen
         websocket = await request.accept()
         await websocket.send_message(envelope(packet_of(MsgCode.LOGIN, data="true")))
         received.append(await receive(websocket))
+        client_msg_id = json.loads(received[0]["body"])["clientMsgId"]
+        await websocket.send_message(envelope(receipt_packet(client_msg_id, "70")))
         await websocket.send_message(envelope(chat_packet(1, '你好 "q"')))
         received.append(await receive(websocket))
         received.append(await receive(websocket))
@@ -84,7 +86,7 @@ async def test_the_path_is_the_login_and_each_message_an_envelope(listen: Listen
 
     url = f"ws://127.0.0.1:{await listen(serve)}"
     async with connect(url, user_id=10001, token=TOKEN) as client:
-        await client.send_direct(10002, "hällo")
+        assert await client.send_direct(10002, "hällo") == "70"
         item = await anext(client)
         assert isinstance(item, Message)
         assert item.content == '你好 "q"'

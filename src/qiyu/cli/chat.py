@@ -23,15 +23,14 @@ from qiyu.cli.options import ConfigOption
 from qiyu.client import (
     Client,
     ClientError,
-    ConnectionLost,
     Disconnected,
     Error,
     Item,
     Message,
-    NotConnected,
-    NotInRoom,
+    NoReceipt,
     Options,
     Reconnected,
+    RequestRefused,
     RoomEvent,
     connect,
 )
@@ -50,6 +49,8 @@ LINE_BYTES: Final = 65_536
 """The longest line of input; what is longer is cut into several."""
 PACE_SECONDS: Final = 0.05
 """Between two messages: 20 a second is what a server takes unless configured otherwise."""
+NAMED_CHARS: Final = 80
+"""Of a line that was not sent, to say which."""
 LOGOUT_SECONDS: Final = 5
 LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # "any address" is none to connect to
 
@@ -81,8 +82,8 @@ def chat(
 ) -> None:
     """Send each line of input as a message, and print the messages that come, as `10002 (nick): text`.
 
-    At the end of the input it leaves, once the server has dealt with all of it. The exit status is 0; 1 if the server
-    refused a message or ended the session; 130 after Ctrl-C.
+    At the end of the input it leaves, once the server has stored all of it. The exit status is 0; 1 if the server
+    refused a message, did not say that it has it, or ended the session; 130 after Ctrl-C.
     """
     if (room is None) == (to is None):
         raise typer.BadParameter("expected one of --room and --to")
@@ -162,20 +163,26 @@ class Conversation:
             self._fail(str(exc))
 
     async def _send_lines(self, client: Client) -> None:
-        async for line in Lines(self._stdin):
-            await self._send(client, line)
-            await trio.sleep(PACE_SECONDS)
+        async with trio.open_nursery() as calls:
+            async for line in Lines(self._stdin):
+                calls.start_soon(self._send, client, line)
+                await trio.sleep(PACE_SECONDS)  # the call begins meanwhile, and with that has its place in the order
         if not self._stay and not await client.logout():
             self._fail("the server did not answer the logout: the last messages may not have arrived")
 
     async def _send(self, client: Client, line: str) -> None:
+        named = line if len(line) <= NAMED_CHARS else f"{line[:NAMED_CHARS]}…"
         try:
             if self._to is None:
                 await client.send_room(line)
             else:
                 await client.send_direct(self._to, line)
-        except (NotConnected, ConnectionLost, NotInRoom) as exc:
-            self._fail(f"not sent: {exc}: {line}")
+        except RequestRefused as exc:
+            self._fail(f"refused: {exc} ({exc.code}): {named}")
+        except NoReceipt as exc:
+            self._fail(f"{exc}: {named}")
+        except ClientError as exc:
+            self._fail(f"not sent: {exc}: {named}")
 
     async def _show(self, item: Item) -> None:
         match item:
@@ -189,8 +196,10 @@ class Conversation:
                 self._tell(f"{_who(item.user_id, item.sender_name)}: {event}; {item.online} online")
             case Disconnected(reason=reason, retry_seconds=seconds):
                 self._tell(f"disconnected: {reason}; trying again in {seconds:.0f} s")
-            case Reconnected():
+            case Reconnected(recovered=recovered):
                 self._tell("connected again")
+                if recovered is False:
+                    self._fail("messages were missed while disconnected", refused=False)
 
     async def _print(self, line: str) -> None:
         data = f"{line}\n".encode(errors="backslashreplace")

@@ -1,7 +1,7 @@
 """A qiyu client for trio, over TCP and WebSocket (docs/protocol.md).
 
 async with connect("tcp://127.0.0.1:8085", user_id=10001, token=token, room_id=1) as client:
-    await client.send_room("hello")
+    msg_id = await client.send_room("hello")  # it is stored
     async for item in client:
         match item:
             case Message(sender_name=name, content=content): ...
@@ -14,6 +14,8 @@ from qiyu.client.errors import (
     ConnectionLost,
     Kicked,
     LoginRefused,
+    MessageRefused,
+    NoReceipt,
     NotConnected,
     NotInRoom,
     RequestRefused,
@@ -34,6 +36,8 @@ __all__ = [
     "Kicked",
     "LoginRefused",
     "Message",
+    "MessageRefused",
+    "NoReceipt",
     "NotConnected",
     "NotInRoom",
     "Options",

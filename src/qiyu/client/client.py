@@ -4,16 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from qiyu.client.background import BackgroundTasks
-from qiyu.client.connection import Connection
 from qiyu.client.errors import NotInRoom
 from qiyu.client.link import Link, Token
 from qiyu.client.messages import TEXT, ChatToSend, Item
 from qiyu.client.options import DEFAULTS, Options
+from qiyu.client.sending import send
 from qiyu.client.tcp import open_tcp
 from qiyu.client.transport import Login, OpenTransport, Transport, parse_url
 from qiyu.client.websocket import open_websocket
-from qiyu.protocol.bodies import ImMsgBody, RoomAnswer, encode_json
-from qiyu.protocol.packet import APP_ID, BizCode, MsgCode
+from qiyu.protocol.bodies import RoomAnswer
+from qiyu.protocol.packet import APP_ID, BizCode
 
 
 class Client:
@@ -44,38 +44,58 @@ class Client:
     async def __anext__(self) -> Item:
         return await self._link.incoming.__anext__()
 
-    async def send_room(self, content: str, *, type_: int = TEXT) -> None:
-        """Say something in the room, to its other members.
+    async def send_room(
+        self, content: str, *, type_: int = TEXT, client_msg_id: str | None = None, receipt: bool = True
+    ) -> str:
+        """Say something in the room, to its other members; returns its msgId once the server has stored it.
 
-        While there is no connection it waits, `send_seconds` at most. It returns once the message is handed to the
-        operating system, in the order of the calls; no more is known of it, and what the server has against it comes
-        as an `Error` of the iteration.
+        It takes `receipt_seconds` at most, over lost connections too: what has no receipt yet is sent again on the next
+        one, with the same id, so that it is stored and delivered once. Calls need not wait for each other: up to
+        `unreceipted_messages` are under way at once, and their messages go out in the order of the calls. Where the
+        server cannot take one now (429, 503) it is sent again after a back-off: those that were already out may be
+        stored before it, later calls wait until it and all before them are through. A call that is cancelled sends no
+        more, but may have sent.
 
-        Raises `NotInRoom`, `NotConnected` (nothing was sent), `ConnectionLost` (it may have arrived), and `Kicked` or
-        `LoginRefused`.
+        `client_msg_id`, of 1 to 64 characters and unique among this user's messages, is made up unless it is given: by
+        an application that sends a message again after its own restart.
+
+        With `receipt=False` it returns "" once the message is handed to the operating system, after `send_seconds` at
+        most; what the server has against it comes as an `Error` of the iteration, and it may be lost.
+
+        Raises `NotInRoom`, `NotConnected` (nothing was sent), `MessageRefused`, `NoReceipt` (it may have been stored),
+        or without a receipt `ConnectionLost` (it may have arrived); `Kicked` and `LoginRefused`; ValueError for a
+        `client_msg_id` that cannot be one or is under way.
         """
-        async with self._link.turn() as connection:
+
+        def chat() -> ChatToSend:
             if self.room_id is None:
                 raise NotInRoom("not in a room: enter one first")
-            chat = ChatToSend(room_id=self.room_id, type=type_, content=content)
-            number = _put(connection, BizCode.ROOM_CHAT, chat)
-        await connection.flush(number)
+            return ChatToSend(room_id=self.room_id, type=type_, content=content)
 
-    async def send_direct(self, user_id: int, content: str, *, type_: int = TEXT) -> None:
-        """Say something to one user. Waits and raises as `send_room` does, but for `NotInRoom`."""
-        async with self._link.turn() as connection:
-            chat = ChatToSend(object_id=user_id, type=type_, content=content)
-            number = _put(connection, BizCode.DIRECT, chat)
-        await connection.flush(number)
+        return await send(self._link, BizCode.ROOM_CHAT, chat, client_msg_id, receipt=receipt)
 
-    async def enter_room(self, room_id: int) -> RoomAnswer:
+    async def send_direct(
+        self, user_id: int, content: str, *, type_: int = TEXT, client_msg_id: str | None = None, receipt: bool = True
+    ) -> str:
+        """Say something to one user, connected or not. All else is as in `send_room`, but for `NotInRoom`."""
+
+        def chat() -> ChatToSend:
+            return ChatToSend(object_id=user_id, type=type_, content=content)
+
+        return await send(self._link, BizCode.DIRECT, chat, client_msg_id, receipt=receipt)
+
+    async def enter_room(self, room_id: int, *, after_msg_id: str | None = None) -> RoomAnswer:
         """Go into a room, out of the one it was in. Calls made meanwhile wait for the answer.
+
+        What was written there after the last message that came from this room, or after `after_msg_id` (from an earlier
+        run, say), comes as messages. The answer's `recovered` is False if some were left out, None if neither is known.
+        To enter the room it is in brings what an `Error` 206 says was dropped.
 
         Raises `RequestRefused`, `NotConnected`, `ConnectionLost` (in each case it stays in, or goes back to, the room
         it was in), and `Kicked` or `LoginRefused`.
         """
         async with self._link.turn() as connection:
-            return await connection.enter(room_id)
+            return await connection.enter(room_id, after_msg_id or "")
 
     async def leave_room(self) -> None:
         """Go out of the room. Raises as `enter_room` does."""
@@ -87,13 +107,9 @@ class Client:
 
         True says that the server answered, and so has dealt with all that was sent before; False, that it did not
         within `logout_seconds`. What has come already is still handed out, and then the iteration ends. Messages that
-        come later are left for the next login.
+        come later are left for the next login. Calls that are under way raise: to be sure, await them first.
         """
         return await self._link.log_out()
-
-
-def _put(connection: Connection, biz_code: BizCode, chat: ChatToSend) -> int:
-    return connection.put(MsgCode.BIZ, ImMsgBody(biz_code=biz_code, data=encode_json(chat).decode()))
 
 
 @asynccontextmanager
@@ -109,7 +125,8 @@ async def connect(
     """Log in to `tcp://host:port`, `ws://host:port` or `wss://host:port`, and stay so inside the `async with`.
 
     A lost connection is made again, with exponential back-off, for as long as it takes; the client then goes back to
-    its room. The first one is tried once. To live longer than its token, it takes a function that makes tokens.
+    its room, after the last message that came from it, and each message is shown once. The first one is tried once.
+    To live longer than its token, it takes a function that makes tokens.
 
     Raises ValueError (the URL), `ConnectFailed`, `LoginRefused`, and `RequestRefused` (the room).
     """

@@ -1,4 +1,4 @@
-"""One connection, from the first byte to the last: what is owed to the server, and what each of its packets means.
+"""One connection, from the first byte to the last, and what is owed to the server.
 
 Three tasks: one reads, one writes, one beats. Only the writer touches the sending half, so no call that is cancelled
 leaves half a packet on the wire; and each time it runs it takes all that gathered, acknowledgements in one packet.
@@ -12,38 +12,20 @@ from typing import Final
 import trio
 from trio.lowlevel import ParkingLot
 
-from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost, Kicked, LoginRefused
+from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost
 from qiyu.client.incoming import Incoming
-from qiyu.client.messages import Error, RoomEvent, read_biz
+from qiyu.client.messages import RoomToEnter, packet_of
 from qiyu.client.options import Options
-from qiyu.client.rooms import Membership, RoomRequests
+from qiyu.client.outgoing import Outgoing
+from qiyu.client.packets import PacketHandlers
+from qiyu.client.rooms import Membership, RoomRequest, RoomRequests
 from qiyu.client.transport import Transport
-from qiyu.errors import ErrorCode, ProtocolViolation, Refused
-from qiyu.protocol.bodies import (
-    BodyDecoder,
-    DataDecoder,
-    ErrorData,
-    ImMsgBody,
-    LogoutData,
-    RoomAnswer,
-    encode_json,
-)
-from qiyu.protocol.packet import Buffer, MsgCode, Packet
+from qiyu.protocol.bodies import RoomAnswer, encode_json
+from qiyu.protocol.packet import MsgCode, Packet
 
 ACKS_PER_PACKET: Final = 500
 """A msgId takes about 25 bytes in the list, and the server takes bodies of 64 KiB."""
 SILENT_HEARTBEATS: Final = 2
-
-_TRY_LATER: Final = {ErrorCode.TOO_FAST, ErrorCode.UNAVAILABLE}
-
-_decode_body = BodyDecoder(ImMsgBody)
-_decode_room: DataDecoder[RoomAnswer] = DataDecoder(RoomAnswer)
-_decode_logout: DataDecoder[LogoutData] = DataDecoder(LogoutData)
-_decode_error: DataDecoder[ErrorData] = DataDecoder(ErrorData)
-
-
-class LoggedOut(ClientError):
-    """Our LOGOUT was answered."""
 
 
 class Connection:
@@ -53,6 +35,7 @@ class Connection:
         self,
         transport: Transport,
         incoming: Incoming,
+        outgoing: Outgoing,
         membership: Membership,
         work: ParkingLot,
         options: Options,
@@ -65,20 +48,13 @@ class Connection:
         self._queued = 0
         self._written = 0
         self._flushed = ParkingLot()
-        self._logged_in = trio.Event()
+        self._membership = membership
         self._requests = RoomRequests(membership)
+        self._handlers = PacketHandlers(incoming, outgoing, membership, self._requests)
+        self._logged_in = self._handlers.logged_in
         self._heartbeats = 0
         self._scope = trio.CancelScope()
         self.error: ClientError | None = None
-        # ACK from the server is a receipt: nothing asks for one yet.
-        self._handlers: dict[int, Callable[[Buffer], Awaitable[None]]] = {
-            MsgCode.LOGIN: self._on_login,
-            MsgCode.LOGOUT: self._on_logout,
-            MsgCode.BIZ: self._on_biz,
-            MsgCode.HEARTBEAT: self._on_heartbeat,
-            MsgCode.ROOM: self._on_room,
-            MsgCode.ERROR: self._on_error,
-        }
 
     def __repr__(self) -> str:
         state = f"ended: {self.error}" if self.error else "logged in" if self._logged_in.is_set() else "logging in"
@@ -97,9 +73,9 @@ class Connection:
             self._end(ConnectionLost("the client left"))
         return self._ended_by()
 
-    def put(self, code: MsgCode, body: ImMsgBody) -> int:
+    def put(self, packet: Packet) -> int:
         """Queue a packet; returns a number to `flush`."""
-        self._packets.append(Packet(code, encode_json(body)))
+        self._packets.append(packet)
         self._queued += 1
         self._work.unpark_all()
         return self._queued
@@ -119,10 +95,17 @@ class Connection:
             return
         raise ConnectFailed(f"no answer to the login within {self._options.connect_seconds:g} s")
 
-    async def enter(self, room_id: int | None) -> RoomAnswer:
-        """Enter a room, or (None) leave it. Raises `RequestRefused` and `ConnectionLost`."""
-        request = self._requests.begin(self._heartbeat())
-        self.put(MsgCode.ROOM, ImMsgBody(data=encode_json({"roomId": room_id}).decode()))
+    async def enter(
+        self, room_id: int | None, after_msg_id: str = "", on_answer: Callable[[RoomAnswer], None] | None = None
+    ) -> RoomAnswer:
+        """Enter a room, after the message named or else the last that came from it; or (None) leave.
+
+        Raises `RequestRefused` and `ConnectionLost`. `RoomRequest` says when `on_answer` is called.
+        """
+        after_msg_id = after_msg_id or self._membership.positions.of(room_id)
+        request = RoomRequest(self._heartbeat(), after_msg_id, on_answer)
+        self._requests.begin(request)
+        self.put(packet_of(MsgCode.ROOM, data=encode_json(RoomToEnter(room_id, after_msg_id)).decode()))
         with self._incoming.answer_awaited(), trio.move_on_after(self._options.answer_seconds):
             await request.done.wait()
         if request.refusal is not None:
@@ -175,7 +158,7 @@ class Connection:
         # Acknowledgements first: after a LOGOUT they would not count.
         while acks := self._incoming.take_acks(ACKS_PER_PACKET):
             more = encode_json(acks[1:]).decode() if acks[1:] else ""
-            packets.append(Packet(MsgCode.ACK, encode_json(ImMsgBody(msg_id=acks[0], data=more))))
+            packets.append(packet_of(MsgCode.ACK, msg_id=acks[0], data=more))
         packets += self._packets
         self._packets = []
         return packets
@@ -186,7 +169,7 @@ class Connection:
             self._heartbeat()
 
     def _heartbeat(self) -> int:
-        self.put(MsgCode.HEARTBEAT, ImMsgBody())
+        self.put(packet_of(MsgCode.HEARTBEAT))
         self._heartbeats += 1
         return self._heartbeats
 
@@ -197,53 +180,10 @@ class Connection:
     async def _read(self) -> None:
         while True:
             for packet in await self._receive():
-                handler = self._handlers.get(packet.code)
-                if handler is None:
-                    continue
-                try:
-                    await handler(packet.body)
-                except (Refused, ProtocolViolation) as exc:
-                    raise ConnectionLost(f"the server sent a {packet.code} that cannot be read: {exc}") from None
+                await self._handlers.handle(packet)
 
     async def _receive(self) -> list[Packet]:
         # Only while it is read can a server be found silent.
         with trio.move_on_after(self._silence_seconds):
             return await self._transport.receive()
         raise ConnectionLost(f"the server was silent for {self._silence_seconds:g} s")
-
-    async def _on_login(self, _body: Buffer) -> None:
-        self._logged_in.set()
-
-    async def _on_logout(self, body: Buffer) -> None:
-        data = _decode_body(body).data
-        if data == "true":
-            raise LoggedOut("logged out")
-        end = _decode_logout(data)
-        if not end.reconnect:
-            raise Kicked(end.reason)
-        raise ConnectionLost(f"the server ended the session: {end.reason}", end.retry_after_ms / 1000)
-
-    async def _on_biz(self, body: Buffer) -> None:
-        msg_id, item = read_biz(body)
-        if item is None:
-            self._incoming.acknowledge(msg_id)
-            return
-        if isinstance(item, RoomEvent) and item.event == "closed":
-            self._requests.closed(item.room_id)
-        await self._incoming.deliver(msg_id, item)
-
-    async def _on_heartbeat(self, _body: Buffer) -> None:
-        self._requests.heartbeat_answered()
-
-    async def _on_room(self, body: Buffer) -> None:
-        self._requests.answered(_decode_room(_decode_body(body).data))
-
-    async def _on_error(self, body: Buffer) -> None:
-        packet = _decode_body(body)
-        error = _decode_error(packet.data)
-        if not self._logged_in.is_set():
-            if error.code in _TRY_LATER:
-                raise ConnectFailed(error.reason)
-            raise LoginRefused(error.reason, error.code)
-        if packet.client_msg_id or not self._requests.refused(error):
-            await self._incoming.put(Error(error.code, error.reason))

@@ -44,7 +44,7 @@ class ConnectionLost(ClientError):
 
 
 class NotConnected(ClientError):
-    """There was no connection within `send_seconds`, or the client has logged out: nothing was sent."""
+    """A call had no connection, or not its turn, in time, or the client has logged out: nothing was sent."""
 
 
 class NotInRoom(ClientError):
@@ -58,3 +58,23 @@ class RequestRefused(ClientError):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+class MessageRefused(RequestRefused):
+    """The server refused a message, with another code than 429 and 503: those pass, and it is sent again. One that is
+    longer than `body_bytes` is refused with 400 before it is sent.
+
+    A refusal is about the copy that was sent last. If the connection was lost under the call, an earlier copy may have
+    been stored all the same: a room message, say, is refused with 403 when the client is in another room by now.
+    """
+
+
+class NoReceipt(ClientError):
+    """A message was sent, and no receipt came in time, or before the client's end: it may have been stored.
+
+    Whoever sends it again, with this `client_msg_id`, does not have it delivered twice.
+    """
+
+    def __init__(self, reason: str, client_msg_id: str) -> None:
+        super().__init__(reason)
+        self.client_msg_id = client_msg_id

@@ -1,7 +1,8 @@
 """What came for the application: queued, shown once, acknowledged when the application is done with it.
 
 A message is acknowledged when the application comes back for the next one, or leaves the client without an exception.
-Whatever it had not finished with when it crashed comes again at its next login: at least once, never lost.
+The direct messages it had not finished with when it crashed come again at its next login: at least once, never lost.
+Those of a room come again if it is entered after the last one that was finished with.
 
 The queue is bounded. While it is full the reader waits, and so nothing more is read from the server, which then drops
 room messages (ERROR 206) and in the end closes (`slow`). Heartbeats and acknowledgements go on all the same. While a
@@ -67,23 +68,23 @@ class Incoming:
         if not msg_id:
             return
         self._unfinished.discard(msg_id)
-        self._finished[msg_id] = None
-        if len(self._finished) > self._remembered:
-            del self._finished[next(iter(self._finished))]
-        self.acknowledge(msg_id)
+        self._finish(msg_id)
 
     async def deliver(self, msg_id: str, item: Item) -> None:
-        """Queue a message unless it is a double, which is acknowledged again if the first one was."""
+        """Queue a message unless it is a double, which is acknowledged again if the first one was.
+
+        Doubles come because an acknowledgement was lost or is late, and with what a room's entry brings.
+        """
         if self._leaving or msg_id in self._unfinished:
             return
         if msg_id in self._finished:
             self.acknowledge(msg_id)
             return
         await self.put(item)
-        if not isinstance(item, Message):
-            self.acknowledge(msg_id)
-        elif msg_id:
+        if msg_id and isinstance(item, Message):
             self._unfinished.add(msg_id)
+        elif msg_id:
+            self._finish(msg_id)
 
     async def put(self, item: Item) -> None:
         """Queue what needs no acknowledgement, once there is space."""
@@ -93,11 +94,21 @@ class Incoming:
         self._arrived.unpark_all()
 
     def put_state(self, item: StateChange) -> None:
-        """Queue a change of state at once; of several with nothing in between, the last is kept."""
-        if self._items and isinstance(self._items[-1], Disconnected | Reconnected):
+        """Queue a change of state at once; of several with nothing in between, the last is kept.
+
+        But that messages were missed stays true, however well the next connection does.
+        """
+        if self._items and _is_outdated(self._items[-1]):
             self._items.pop()
-        self._items.append(item)
+        if not self._items or self._items[-1] != item:
+            self._items.append(item)
         self._arrived.unpark_all()
+
+    def _finish(self, msg_id: str) -> None:
+        self._finished[msg_id] = None
+        if len(self._finished) > self._remembered:
+            del self._finished[next(iter(self._finished))]
+        self.acknowledge(msg_id)
 
     def acknowledge(self, msg_id: str) -> None:
         """Have an ACK sent."""
@@ -131,3 +142,8 @@ class Incoming:
         self._ended = True
         self._error = error
         self._arrived.unpark_all()
+
+
+def _is_outdated(item: Item) -> bool:
+    """Whether a change of state that comes right after this one replaces it."""
+    return isinstance(item, Disconnected) or (isinstance(item, Reconnected) and item.recovered is not False)

@@ -10,7 +10,7 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from qiyu.client.backoff import Backoff
-from qiyu.client.connection import Connection, LoggedOut
+from qiyu.client.connection import Connection
 from qiyu.client.errors import (
     ClientError,
     ConnectFailed,
@@ -21,12 +21,15 @@ from qiyu.client.errors import (
     RequestRefused,
 )
 from qiyu.client.incoming import Incoming
-from qiyu.client.messages import Disconnected, Error, Reconnected
+from qiyu.client.messages import Disconnected, Error, Reconnected, packet_of
 from qiyu.client.options import Options
+from qiyu.client.outgoing import Outgoing
+from qiyu.client.packets import LoggedOut
+from qiyu.client.positions import Positions
 from qiyu.client.rooms import Membership
 from qiyu.client.transport import Login, OpenTransport
 from qiyu.errors import ErrorCode
-from qiyu.protocol.bodies import ImMsgBody
+from qiyu.protocol.bodies import RoomAnswer
 from qiyu.protocol.packet import MsgCode
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
@@ -50,7 +53,7 @@ class Link:
         self.app_id = app_id
         self.user_id = user_id
         self.options = options
-        self.membership = Membership()
+        self.membership = Membership(Positions(options.remembered_rooms))
         self._work = ParkingLot()
         self.incoming = Incoming(options.queue_items, options.remembered_messages, self._work)
         self._open_transport = open_transport
@@ -64,11 +67,12 @@ class Link:
         self._ended = False
         self._error: ClientError | None = None
         self._changed = ParkingLot()
+        self.outgoing = Outgoing(options, self._changed)
         self._scope = trio.CancelScope()
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "connected" if self._connection else "connecting"
-        return f"<Link user={self.user_id} {state} {self._backoff!r} {self.incoming!r}>"
+        return f"<Link user={self.user_id} {state} {self._backoff!r} {self.incoming!r} {self.outgoing!r}>"
 
     async def run(self, room_id: int | None) -> None:
         """Connect, and connect again, until it is over."""
@@ -105,7 +109,7 @@ class Link:
         self.incoming.leave()
         connection = self._connection
         if connection is not None:
-            connection.put(MsgCode.LOGOUT, ImMsgBody())
+            connection.put(packet_of(MsgCode.LOGOUT))
             with trio.move_on_after(self.options.logout_seconds), self.incoming.answer_awaited():
                 while not self._ended:
                     await self._changed.park()
@@ -114,35 +118,39 @@ class Link:
         return connection is not None and isinstance(connection.error, LoggedOut)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Connection]:
-        """This caller's turn to send, with a connection; calls go in the order they were made.
+    async def turn(
+        self, seconds: float | None = None, may_send: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[Connection]:
+        """This caller's turn to send, with a connection and once it `may_send`; calls go in the order they were made.
 
-        Raises `NotConnected`, or what ended the link.
+        Raises `NotConnected` after `seconds` (`send_seconds` unless given), or what ended the link.
         """
-        deadline = trio.current_time() + self.options.send_seconds
+        seconds = self.options.send_seconds if seconds is None else seconds
+        deadline = trio.current_time() + seconds
         try:
             with trio.fail_at(deadline):
                 await self._turn.acquire()
+                try:
+                    connection = await self._ready(may_send)
+                except BaseException:
+                    self._turn.release()
+                    raise
         except trio.TooSlowError:
-            raise self._not_connected() from None
+            missing = "no connection" if self._connection is None else "not its turn"
+            raise NotConnected(f"{missing} within {seconds:g} s") from None
         try:
-            yield await self._ready(deadline)
+            yield connection
         finally:
             self._turn.release()
 
-    async def _ready(self, deadline: float) -> Connection:
-        with trio.move_on_at(deadline):
-            while self._connection is None or self._leaving:
-                if self._error is not None:
-                    raise self._error
-                if self._leaving:
-                    raise NotConnected("logged out")
-                await self._changed.park()
-            return self._connection
-        raise self._not_connected()
-
-    def _not_connected(self) -> NotConnected:
-        return NotConnected(f"no connection within {self.options.send_seconds:g} s")
+    async def _ready(self, may_send: Callable[[], bool]) -> Connection:
+        while self._connection is None or self._leaving or not may_send():
+            if self._error is not None:
+                raise self._error
+            if self._leaving:
+                raise NotConnected("logged out")
+            await self._changed.park()
+        return self._connection
 
     async def _connect_once(self) -> ClientError:
         self._connected_at = float("inf")
@@ -150,7 +158,9 @@ class Link:
         try:
             login = Login(self.app_id, self.user_id, await self._make_token())
             async with self._open_transport(login) as transport:
-                connection = Connection(transport, self.incoming, self.membership, self._work, self.options)
+                connection = Connection(
+                    transport, self.incoming, self.outgoing, self.membership, self._work, self.options
+                )
                 try:
                     error = await connection.run(self._establish)
                 finally:
@@ -170,18 +180,19 @@ class Link:
 
     async def _establish(self, connection: Connection) -> None:
         await connection.logged_in()
-        if self.membership.room_id is not None:
-            await self._go_to_room(connection, self.membership.room_id)
-        if self._opened:
-            self.incoming.put_state(Reconnected(self.membership.room_id))
+        room_id = self.membership.room_id
+        if room_id is None or not await self._go_to_room(connection, room_id):
+            self._tell_reconnected(None)
         self._opened = True
         self._connected_at = trio.current_time()
+        self.outgoing.resend(connection.put)  # before any newer message can go out
         self._connection = connection
         self._changed.unpark_all()
+        await self.outgoing.recover(connection.put)
 
-    async def _go_to_room(self, connection: Connection, room_id: int) -> None:
+    async def _go_to_room(self, connection: Connection, room_id: int) -> bool:
         try:
-            await connection.enter(room_id)
+            await connection.enter(room_id, on_answer=self._tell_reconnected)
         except RequestRefused as exc:
             if not self._opened:
                 raise
@@ -189,6 +200,12 @@ class Link:
                 raise ConnectionLost(exc.reason) from exc
             self.membership.room_id = None
             await self.incoming.put(Error(exc.code, exc.reason))
+            return False
+        return True
+
+    def _tell_reconnected(self, room: RoomAnswer | None) -> None:
+        if self._opened:
+            self.incoming.put_state(Reconnected(room.room_id, room.recovered) if room else Reconnected(None))
 
     async def _settle(self, error: ClientError) -> None:
         """End, or wait to try again."""
@@ -214,4 +231,5 @@ class Link:
             self._ended = True
             self._error = error
             self.incoming.end(error)
+            self.outgoing.end(str(error or "the client logged out"), error)
             self._changed.unpark_all()

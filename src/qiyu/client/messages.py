@@ -1,14 +1,14 @@
-"""What a client's iteration yields, and how a BIZ packet becomes it."""
+"""What a client's iteration yields, how a BIZ packet becomes it, and what a client writes itself."""
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from qiyu.errors import ErrorCode, Refused
-from qiyu.protocol.bodies import BodyDecoder, DataDecoder
-from qiyu.protocol.packet import BizCode, Buffer
+from qiyu.protocol.bodies import BodyDecoder, DataDecoder, ImMsgBody, encode_json
+from qiyu.protocol.packet import BizCode, Buffer, MsgCode, Packet
 
 TEXT: Final = 1
 """The `type` of a message whose content is text."""
@@ -44,7 +44,10 @@ class RoomEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Error(msgspec.Struct, frozen=True):
-    """The server refused something that was sent (`code` as in docs/protocol.md), or said what it had to drop."""
+    """The server refused what was sent without a receipt, or had to drop messages: `code` as in docs/protocol.md.
+
+    206 says that room messages are missing from here on: to enter the room again brings them, the newest at least.
+    """
 
     code: int
     reason: str
@@ -58,9 +61,14 @@ class Disconnected(msgspec.Struct, frozen=True):
 
 
 class Reconnected(msgspec.Struct, frozen=True):
-    """There is a connection again, in the room it was in; `room_id` is None if there was none, or it is gone."""
+    """There is a connection again, in the room it was in; `room_id` is None if there was none, or it is gone.
+
+    The room's messages of the time between come next. `recovered` is False if some were left out, so that only the
+    history has them; None if no message had come from the room yet, and so nobody knows.
+    """
 
     room_id: int | None
+    recovered: bool | None = None
 
 
 StateChange: TypeAlias = Disconnected | Reconnected
@@ -74,6 +82,18 @@ class ChatToSend(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=Tru
     object_id: int | None = None
     type: int = 0
     content: str
+
+
+class RoomToEnter(msgspec.Struct, rename="camel", omit_defaults=True):
+    """`data` of ROOM to the server; no room leaves the one it is in."""
+
+    room_id: int | None
+    after_msg_id: str = ""
+
+
+def packet_of(code: MsgCode, **fields: Any) -> Packet:
+    """A packet to the server; the fields are those of `ImMsgBody`."""
+    return Packet(code, encode_json(ImMsgBody(**fields)))
 
 
 class _Biz(msgspec.Struct, rename="camel"):

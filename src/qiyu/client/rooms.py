@@ -1,19 +1,22 @@
 """Which room a client is in, and which ERROR is the answer to its wish to be in another.
 
-An ERROR does not name the packet that it is about, and one about a message sent just before ROOM may still be under
-way. So a HEARTBEAT goes out ahead of each ROOM: the server answers in order, and what comes before the answer to that
-heartbeat is about something else. No message is sent until ROOM is answered, so what comes after it is about ROOM.
+An ERROR names a message by its clientMsgId, but not one without a receipt, nor ROOM; and one about a message sent just
+before ROOM may still be under way. So a HEARTBEAT goes out ahead of each ROOM: the server answers in order, and what
+comes before the answer to that heartbeat is about something else. No message without a receipt is sent until ROOM is
+answered, so what comes after it is about ROOM.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from qiyu.client.errors import RequestRefused
+from qiyu.client.positions import Positions
 from qiyu.errors import ErrorCode
 from qiyu.protocol.bodies import ErrorData, RoomAnswer
 
@@ -23,16 +26,22 @@ _OF_MESSAGES: Final = {ErrorCode.DROPPED, ErrorCode.TOO_FAST, ErrorCode.INBOX_FU
 
 @dataclass(slots=True)
 class Membership:
-    """The room of a client, over all its connections."""
+    """The room of a client, and how far it has read that and others, over all its connections."""
 
+    positions: Positions
     room_id: int | None = None
 
 
 @dataclass(slots=True)
 class RoomRequest:
-    """A ROOM packet: `done` once it has an answer, or a refusal, or the connection has ended."""
+    """A ROOM packet: `done` once it has an answer, or a refusal, or the connection has ended.
+
+    `on_answer` is called before the next packet is read, and so before the messages that the answer announces.
+    """
 
     heartbeats: int
+    after_msg_id: str = ""
+    on_answer: Callable[[RoomAnswer], None] | None = None
     answer: RoomAnswer | None = None
     refusal: RequestRefused | None = None
     done: trio.Event = field(default_factory=trio.Event)
@@ -49,11 +58,9 @@ class RoomRequests:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def begin(self, heartbeats: int) -> RoomRequest:
+    def begin(self, request: RoomRequest) -> None:
         """A ROOM goes out after the connection's heartbeat of that number."""
-        request = RoomRequest(heartbeats)
         self._requests.append(request)
-        return request
 
     def heartbeat_answered(self) -> None:
         self._heartbeats_answered += 1
@@ -61,10 +68,14 @@ class RoomRequests:
     def answered(self, answer: RoomAnswer) -> None:
         """The server says which room it is."""
         self._membership.room_id = answer.room_id
-        if self._requests:
-            request = self._requests.popleft()
-            request.answer = answer
-            request.done.set()
+        request = self._requests.popleft() if self._requests else None
+        self._membership.positions.entered(answer.room_id, request.after_msg_id if request else "")
+        if request is None:
+            return
+        request.answer = answer
+        if request.on_answer is not None:
+            request.on_answer(answer)
+        request.done.set()
 
     def refused(self, error: ErrorData) -> bool:
         """Whether this ERROR, which names no message, was the answer to a request."""
