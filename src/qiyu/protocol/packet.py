@@ -17,6 +17,8 @@ MAX_ID: Final = 2**53 - 1
 HEARTBEAT_SECONDS: Final = 30
 """How often a client sends a HEARTBEAT."""
 CLIENT_MSG_ID_CHARS: Final = 64
+MSG_ID_DIGITS: Final = 19
+MAX_MSG_ID: Final = str(2**63 - 1)
 MAX_LIKES: Final = 50
 """The most likes that one packet may bring."""
 
@@ -54,3 +56,5 @@ class Packet(msgspec.Struct, gc=False):
 
     code: int
     body: Buffer
+    acks: list[str] | None = None
+    """An ACK in its shortest form, and those that follow it in that form: the msgIds; the wire has read them all."""
