@@ -11,6 +11,7 @@ import json
 import struct
 from typing import Any, NamedTuple, cast
 
+from memory_database import MemoryStore
 from qiyu.app import build_core
 from qiyu.config import Settings
 from qiyu.handlers.dispatch import Dispatcher
@@ -18,7 +19,7 @@ from qiyu.model import Instant
 from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
-from qiyu.routing.inflight import InFlight
+from qiyu.routing.inflight import Table
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session
 from qiyu.storage.database import Database
@@ -78,6 +79,7 @@ class Peer:
         """The head of the HTTP response, and its text if that is not an upgrade."""
         self.pongs: list[bytes] = []
         self._incoming = b""
+        self._unread: list[Received] = []
 
     def frame(self, code: int, body: bytes) -> bytes:
         """One packet as this client puts it on the wire."""
@@ -100,6 +102,8 @@ class Peer:
         buffer = bytearray(data)
         self.harness.dispatcher.received(self.session, memoryview(buffer), self.harness.now)
         buffer[:] = b"\xee" * len(buffer)
+        if self.harness.stores_at_once:
+            self.harness.settle()
 
     def send(self, code: int, **fields: Any) -> None:
         """Send one packet."""
@@ -112,7 +116,33 @@ class Peer:
             if not self.outbox.size:
                 break
         self.harness.dirty = [outbox for outbox in self.harness.dirty if outbox is not self.outbox]
-        return self.decoded()
+        unread, self._unread = self._unread, []
+        return unread + self.decoded()
+
+    def receive_first(self) -> Received:
+        """Read one packet, and keep those after it for the next `receive`."""
+        first, *self._unread = self.receive()
+        return first
+
+    def say(self, content: str = "", cid: str = "", *, room: int | None = None) -> None:
+        """Send a message to a room: the one it is in, or another."""
+        inside = self.session.room
+        room_id = room if room is not None or inside is None else inside.id
+        self.send(BIZ, bizCode=ROOM_CHAT, data={"roomId": room_id, "content": content}, clientMsgId=cid)
+
+    def whisper(self, to: int, content: str = "", cid: str = "") -> None:
+        """Send a direct message."""
+        self.send(BIZ, bizCode=DIRECT, data={"objectId": to, "content": content}, clientMsgId=cid)
+
+    def acknowledge(self, *msg_ids: str) -> None:
+        """Send an ACK for these."""
+        self.send(ACK, data=list(msg_ids))
+
+    def contents(self) -> list[str]:
+        """Of the messages that have come; there must be nothing else."""
+        received = self.receive()
+        assert {packet.code for packet in received} <= {BIZ}, received
+        return [packet.data["content"] for packet in received]
 
     def answer(self, code: int, **fields: Any) -> Received:
         """Send one packet, and read the one packet that comes for it."""
@@ -267,12 +297,18 @@ class WsPeer(Peer):
 
 
 class Harness:
-    """An instance with the settings of these sections: `Harness(limits={"content_chars": 5})`."""
+    """An instance with the settings of these sections: `Harness(limits={"content_chars": 5})`.
 
-    def __init__(self, **sections: dict[str, Any]) -> None:
+    What it accepts is stored at once, in memory, unless `stores_at_once` is false: then the test calls `settle`, or the
+    steps of `store`. Given the store of another, it is that one after a restart.
+    """
+
+    def __init__(self, store: MemoryStore | None = None, **sections: dict[str, Any]) -> None:
         sections = {"living": {"require_open_room": False, "events": False}} | sections
         self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
-        self.core = build_core(self.settings, SECRET, NO_DATABASE)
+        self.store = store or MemoryStore(self.settings.messages.inbox)
+        self.stores_at_once = True
+        self.core = build_core(self.settings, SECRET, NO_DATABASE, self.store.largest_msg_id())
         self.dispatcher = Dispatcher(self.core)
         self.metrics = self.core.metrics
         self.now = Instant(1_000.0, 1_750_000_000_000)
@@ -283,9 +319,22 @@ class Harness:
         """What an outbox calls when it has something for the driver."""
         self.dirty.append(outbox)
 
+    def settle(self) -> None:
+        """Do all that the database has to do."""
+        self.store.settle(self.dispatcher, self.now)
+
+    def write(self) -> bool:
+        """Store one batch, and settle it; whether there was one."""
+        return self.store.write(self.dispatcher, self.now)
+
+    def read(self) -> bool:
+        """Read what inboxes and rooms can be read now; whether there was anything."""
+        return self.store.read(self.dispatcher, self.now)
+
     def advance(self, seconds: float) -> None:
         """Let time pass, and do what is due by it."""
         self.now = Instant(self.now.monotonic + seconds, self.now.unix_ms + int(seconds * 1000))
+        self.dispatcher.tick(self.now)
         self.dispatcher.sweep(self.now)
 
     def token(self, user: int, *, app: int = APP, nickname: str = "", avatar: str = "") -> str:
@@ -307,8 +356,8 @@ class Harness:
         peer = self.connect()
         fields = {} if room is None else {"data": {"roomId": room}}
         token = self.token(user, app=app, nickname=nickname, avatar=avatar)
-        answer = peer.answer(LOGIN, appId=app, userId=user, token=token, **fields)
-        assert answer == Received(LOGIN, {"appId": app, "userId": user, "data": "true"})
+        peer.send(LOGIN, appId=app, userId=user, token=token, **fields)
+        assert peer.receive_first() == Received(LOGIN, {"appId": app, "userId": user, "data": "true"})
         return peer
 
     def log_in_ws(
@@ -318,7 +367,7 @@ class Harness:
         peer = self.connect_ws()
         token = self.token(user, app=app, nickname=nickname, avatar=avatar)
         peer.upgrade(f"/{token}/{user}/1001/{'' if room is None else room}")
-        assert peer.receive() == [Received(LOGIN, {"appId": app, "userId": user, "data": "true"})]
+        assert peer.receive_first() == Received(LOGIN, {"appId": app, "userId": user, "data": "true"})
         return peer
 
 
@@ -331,12 +380,53 @@ def error_of(packet: Received) -> int:
     return code
 
 
+def receipts(received: list[Received]) -> list[tuple[str, str]]:
+    """The clientMsgId and msgId of each receipt in there."""
+    return [(packet.body["clientMsgId"], packet.body["msgId"]) for packet in received if packet.code == ACK]
+
+
+def ids_of(received: list[Received]) -> list[str]:
+    """The msgIds of the messages in there."""
+    return [packet.body["msgId"] for packet in received if packet.code == BIZ]
+
+
+def assert_nothing_waits(harness: Harness) -> None:
+    """Nothing is on its way to or from the database, and nothing is counted as if it were."""
+    core = harness.core
+    log, inbox, catch_up = core.message_log, core.inbox, core.catch_up
+    assert log.is_idle
+    assert not log.failing
+    assert (len(log), log._bytes, log._pending, log._acks, log.settled) == (0, 0, {}, {}, log.enqueued)
+    assert inbox._new == inbox._reading == {}
+    assert all(session.replay is not None for session in inbox._sending if not session.ended)
+    assert (catch_up._wanted, catch_up._entries) == ({}, 0)
+    assert {session.waiting for session in core.hub} <= {0}
+    assert {ring.waiting for ring in core.recent._rings.values()} <= {0}
+    recent = core.recent
+    assert recent._size == sum(ring.size for ring in recent._rings.values())
+    assert recent._empty == {ring for ring in recent._rings.values() if not ring.items}
+
+
+def assert_nothing_is_left(harness: Harness) -> None:
+    """Everybody goes, and nothing is left of them but what is stored and what rooms remember."""
+    for session in list(harness.core.hub):
+        harness.dispatcher.closed(session)
+    harness.settle()
+    for _ in range(harness.settings.ack.attempts + 1):
+        harness.advance(harness.settings.ack.retry_seconds)
+    assert_nothing_waits(harness)
+    assert harness.core.in_flight.deliveries == 0
+    assert len(harness.core.redelivery) == 0
+    assert harness.core.inbox._sending == {}
+    assert len(harness.core.hub) == 0
+
+
 def refusal(received: list[Received]) -> int:
     """The code of the only packet, an ERROR."""
     (packet,) = received
     return error_of(packet)
 
 
-def in_flight_of(session: Session) -> InFlight:
+def in_flight_of(session: Session) -> Table:
     """All that a session was sent and has not acknowledged, of both kinds, oldest first."""
     return dict(sorted({**(session.room_in_flight or {}), **(session.direct_in_flight or {})}.items()))

@@ -19,6 +19,7 @@ from qiyu.drivers.event_source import best_source
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.listener import Listener, address_of, bind, capacity
 from qiyu.drivers.living import run_living_rooms, store_last_counts
+from qiyu.drivers.messages import Keeping, MessageStore
 from qiyu.drivers.poller import Poller
 from qiyu.errors import ConfigError, StartupError
 from qiyu.handlers.dispatch import Dispatcher
@@ -26,18 +27,27 @@ from qiyu.metrics import Metrics
 from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
 from qiyu.services.accounts import AccountRules, Accounts
+from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
 from qiyu.services.connections import ConnectionRules, Connections
 from qiyu.services.core import Core
+from qiyu.services.delivery import Delivery
+from qiyu.services.history import History
+from qiyu.services.inbox import Inbox
 from qiyu.services.living_rooms import LivingRooms
+from qiyu.services.message_log import MessageLog
 from qiyu.services.passwords import Passwords, RunInThread
+from qiyu.services.recent import RecentMessages
+from qiyu.services.redelivery import Redelivery, RetryRules
 from qiyu.services.room_events import RoomEvents
 from qiyu.services.tokens import SECRET_FILE, Tokens, load_or_create_secret
 from qiyu.storage.database import Database, database_url
+from qiyu.storage.messages import largest_msg_id
 from qiyu.storage.migrate import upgrade
 from qiyu.web.app import make_app
 from qiyu.web.context import WebContext
@@ -48,6 +58,8 @@ DRAIN_SECONDS: Final = 3.0  # for clients to read their LOGOUT; with all else, t
 RETRY_AFTER_MS: Final = (500, 3000)  # a drained client comes back somewhere in between
 SILENT_HEARTBEATS: Final = 2
 DAY_SECONDS: Final = 86_400
+HOUR_MS: Final = 3_600_000
+FLUSH_SECONDS: Final = 1.0  # for what was accepted, at the stop
 
 T = TypeVar("T")
 
@@ -82,19 +94,34 @@ def outbox_limits(settings: Settings) -> OutboxLimits:
     return OutboxLimits(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
 
 
-def build_core(settings: Settings, secret: str, database: Database) -> Core:
-    """Everything that does not wait, and the living rooms."""
+def build_core(settings: Settings, secret: str, database: Database, largest_msg_id: int = 0) -> Core:
+    """Everything that does not wait, and the living rooms. All msgIds will be above `largest_msg_id`."""
     limits = settings.limits
+    ack = settings.ack
     metrics = Metrics()
     hub = Hub()
-    router = Router(outbox_limits(settings), settings.ack.window, metrics)
+    in_flight = InFlight(ack.window, metrics)
+    router = Router(outbox_limits(settings), in_flight, metrics)
+    redelivery = Redelivery(router, in_flight, RetryRules(ack.retry_seconds, ack.attempts, ack.deliveries), metrics)
+    recent = RecentMessages(hub, settings.messages.recent_bytes)
+    delivery = Delivery(hub, router, redelivery, recent)
+    log = MessageLog(delivery, settings.messages.queue, metrics)
+    inbox = Inbox(delivery, log, metrics)
+    msg_ids = MsgIds(settings.instance.number)
+    msg_ids.start_above(largest_msg_id)
     rules = ConnectionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
     living = settings.living
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, told=living.events)
     return Core(
         hub=hub,
-        connections=Connections(hub, events, rules, metrics),
-        chat=Chat(hub, router, MsgIds(settings.instance.number), limits.content_chars, metrics),
+        in_flight=in_flight,
+        connections=Connections(hub, in_flight, events, inbox, rules, metrics),
+        chat=Chat(log, recent, msg_ids, limits.content_chars, metrics),
+        message_log=log,
+        inbox=inbox,
+        catch_up=CatchUp(recent, delivery, log, msg_ids, outbox_limits(settings), metrics),
+        recent=recent,
+        redelivery=redelivery,
         living_rooms=LivingRooms(database, hub, events, require_open_room=living.require_open_room),
         room_events=events,
         tokens=Tokens(secret, settings.auth.token_seconds),
@@ -122,7 +149,7 @@ async def serve(
         before, after = await upgrade(database)
         if before != after:
             log.info("brought the database up to date", before=before, after=after)
-        core = build_core(settings, secret, database)
+        core = build_core(settings, secret, database, await database.read(largest_msg_id))
         await core.living_rooms.refresh(read_clock())
         await _run(settings, core, database, stops, announce, task_status=task_status)
     log.info("stopped")
@@ -141,12 +168,14 @@ async def _run(
     addresses = {name: address_of(bound[0]) for name, bound in sockets.items()}
     dispatcher = Dispatcher(core)
     poller = Poller(dispatcher, best_source(), read_clock, outbox_limits(settings))
+    messages = MessageStore(dispatcher, poller, database, _keeping(settings), read_clock)
     web = make_app(_web_context(settings, core, database, sockets))
     stopping = trio.Event()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(poller.run)
         nursery.start_soon(run_clock, poller, dispatcher)
+        nursery.start_soon(messages.run)
         nursery.start_soon(run_living_rooms, core.living_rooms, dispatcher, poller, read_clock)
         http_ended = trio.Event()
 
@@ -168,6 +197,7 @@ async def _run(
         await _drain(poller, dispatcher)
         with trio.move_on_after(GRACEFUL_SECONDS):
             await http_ended.wait()
+        await _flush(messages, core)
         nursery.cancel_scope.cancel()
     await store_last_counts(core.living_rooms)
 
@@ -179,9 +209,15 @@ def _web_context(
     return WebContext(
         accounts=Accounts(database, Passwords(_few_threads()), AccountRules(session_days=http.session_days)),
         living_rooms=core.living_rooms,
+        history=History(database, core.hub, _keeping(settings).history_ms),
         tokens=core.tokens,
         hub=core.hub,
         metrics=core.metrics,
+        gauges={
+            "sessions": lambda: len(core.hub),
+            "messages_waiting": lambda: len(core.message_log),
+            "deliveries_in_flight": lambda: core.in_flight.deliveries,
+        },
         clock=read_clock,
         ping=partial(database.read, _nothing),
         tcp_port=sockets["tcp"][0].getsockname()[1],
@@ -192,6 +228,15 @@ def _web_context(
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
         session_seconds=http.session_days * DAY_SECONDS,
+    )
+
+
+def _keeping(settings: Settings) -> Keeping:
+    kept = settings.messages
+    return Keeping(
+        inbox_messages=kept.inbox,
+        history_ms=kept.history_days * DAY_SECONDS * 1000,
+        client_msg_id_ms=kept.client_msg_id_hours * HOUR_MS,
     )
 
 
@@ -242,6 +287,14 @@ async def _drain(poller: Poller, dispatcher: Dispatcher) -> None:
     dispatcher.drain(partial(random.randint, *RETRY_AFTER_MS))
     with trio.move_on_after(DRAIN_SECONDS):
         await poller.drained()
+
+
+async def _flush(messages: MessageStore, core: Core) -> None:
+    """Write what was accepted: those who have a receipt need not care, but not everything asks for one."""
+    with trio.move_on_after(FLUSH_SECONDS) as flushing:
+        await messages.flushed()
+    if flushing.cancelled_caught:
+        log.warning("not all messages could be stored in time", left=len(core.message_log))
 
 
 async def _cut_short(stops: AsyncIterator[object], scope: trio.CancelScope) -> None:

@@ -28,6 +28,22 @@ class Metrics:
     packets_refused: int = 0
     messages_accepted: int = 0
     """BIZ packets taken for delivery."""
+    messages_repeated: int = 0
+    """Messages whose clientMsgId was there already: receipted, and not delivered again."""
+    messages_stored: int = 0
+    messages_not_stored: int = 0
+    """Accepted and delivered without a clientMsgId, and then refused by the database."""
+    receipts: int = 0
+    inbox_full: int = 0
+    """Direct messages refused because their receiver's inbox is full."""
+    inbox_acknowledged: int = 0
+    """Direct messages taken out of an inbox, or never put into one, because their ACK came."""
+    inbox_acks_dropped: int = 0
+    """Acknowledgements not written because too many waited: those messages come again at the next login."""
+    inbox_replayed: int = 0
+    """Deliveries out of an inbox, at a login."""
+    catch_up_replayed: int = 0
+    """Deliveries to a member who came back to its room."""
     deliveries: int = 0
     """Copies of messages put into an outbox."""
     deliveries_dropped: int = 0
@@ -37,3 +53,10 @@ class Metrics:
     deliveries_acknowledged: int = 0
     in_flight_evicted: int = 0
     """Deliveries no longer waited for because a session's window was full."""
+    in_flight_crowded_out: int = 0
+    """Deliveries no longer waited for because all sessions together had too many ([ack] deliveries)."""
+    redeliveries: int = 0
+    """Deliveries sent again for want of an ACK."""
+    room_deliveries_given_up: int = 0
+    direct_deliveries_given_up: int = 0
+    """Never acknowledged, after all attempts: a room's are left to its history, direct ones to the inbox."""

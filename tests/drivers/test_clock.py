@@ -15,10 +15,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.expired: list[float] = []
+        self.ticked: list[float] = []
         self.swept: list[float] = []
 
     def expire(self, now: Instant) -> None:
         self.expired.append(now.monotonic)
+
+    def tick(self, now: Instant) -> None:
+        self.ticked.append(now.monotonic)
 
     def sweep(self, now: Instant) -> None:
         self.swept.append(now.monotonic)
@@ -30,6 +34,7 @@ async def test_it_ticks_and_sweeps_once_a_second(autojump_clock: MockClock) -> N
     with trio.move_on_after(10 * TICKS_A_SWEEP * TICK_SECONDS + TICK_SECONDS / 2):
         await run_clock(recorder, recorder)  # type: ignore[arg-type]
     assert len(recorder.expired) == 10 * TICKS_A_SWEEP
+    assert recorder.ticked == recorder.expired
     assert [round(at - start, 6) for at in recorder.swept] == [float(n) for n in range(1, 11)]
 
 

@@ -32,7 +32,7 @@ def test_leaving_when_in_no_room() -> None:
     assert Harness().log_in(10_000).answer(ROOM, data={"roomId": None}).data == {"roomId": None, "online": 0}
 
 
-@pytest.mark.parametrize(("after", "answered"), [("1", {"recovered": False}), ("", {}), (None, {})])
+@pytest.mark.parametrize(("after", "answered"), [("1", {"recovered": True}), ("", {}), (None, {})])
 def test_recovered_only_when_asked(after: str | None, answered: dict[str, bool]) -> None:
     answer = Harness().log_in(10_000).answer(ROOM, data={"roomId": 7, "afterMsgId": after})
     assert answer.data == {"roomId": 7, "online": 1} | answered
@@ -58,6 +58,10 @@ def test_the_ends_of_the_numbers(room_id: int) -> None:
         {"data": {"roomId": "8"}},
         {"data": {"roomId": True}},
         {"data": {"roomId": 8, "afterMsgId": 5}},
+        {"data": {"roomId": 8, "afterMsgId": "x"}},
+        {"data": {"roomId": 8, "afterMsgId": "-1"}},
+        {"data": {"roomId": 8, "afterMsgId": "１"}},
+        {"data": {"roomId": 8, "afterMsgId": "1" * 20}},
     ],
 )
 def test_malformed_and_still_in_the_old_room(fields: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qiyu.routing.msgid import EPOCH_MS, MAX_INSTANCE, MsgIds
+from qiyu.routing.msgid import EPOCH_MS, MAX_INSTANCE, MsgIds, first_id
 
 NOW = 1_750_000_000_000
 CLOCKS = st.lists(st.integers(NOW - 5, NOW + 5), max_size=50)
@@ -16,7 +16,7 @@ ANY_CLOCKS = st.lists(st.integers(-(2**41), 2**42), max_size=20)
 def test_ids_grow_whatever_the_clock_does(instance: int, clock: list[int]) -> None:
     """Every id is above all earlier ones of its instance, also where the clock stands still, goes back or is wrong."""
     ids = MsgIds(instance)
-    made = [int(ids.next(now)) for now in clock]
+    made = [ids.next(now) for now in clock]
     assert made == sorted(set(made))
 
 
@@ -37,10 +37,7 @@ def test_no_two_instances_make_the_same_id(numbers: list[int], clock: list[int],
 @given(st.integers(0, MAX_INSTANCE), st.integers(1_672_531_200_000, 3_600_000_000_000))
 def test_19_digits_from_2023_to_2084(instance: int, now: int) -> None:
     """Ids are decimal, and so compare alike as numbers and as texts."""
-    msg_id = MsgIds(instance).next(now)
-    assert len(msg_id) == 19
-    assert msg_id.isascii()
-    assert msg_id.isdecimal()
+    assert len(str(MsgIds(instance).next(now))) == 19
 
 
 @pytest.mark.property
@@ -48,31 +45,51 @@ def test_19_digits_from_2023_to_2084(instance: int, now: int) -> None:
 def test_after_a_restart_ids_are_above_the_largest_stored(instance: int, stored: int, clock: list[int]) -> None:
     """Whatever was stored, by whichever instance and however far ahead of the clock, new ids are above it and grow."""
     ids = MsgIds(instance)
-    ids.start_above(str(stored))
-    made = [int(ids.next(now)) for now in clock]
+    ids.start_above(stored)
+    made = [ids.next(now) for now in clock]
     assert made[0] > stored
     assert made == sorted(set(made))
     assert {number >> 12 & MAX_INSTANCE for number in made} == {instance}
 
 
+@pytest.mark.property
+@given(st.integers(0, MAX_INSTANCE), st.integers(0, 2**63 - 2**23), CLOCKS)
+def test_the_last_one_is_where_all_further_ones_begin(instance: int, stored: int, clock: list[int]) -> None:
+    """At any time, no id made is above `last`, and the next one is."""
+    ids = MsgIds(instance)
+    ids.start_above(stored)
+    assert ids.last >= stored
+    for now in clock:
+        before = ids.last
+        made = ids.next(now)
+        assert before < made == ids.last
+
+
+@pytest.mark.property
+@given(st.integers(0, MAX_INSTANCE), st.integers(1_672_531_200_000, 3_600_000_000_000))
+def test_ids_of_a_moment_are_between_its_first_and_the_next_ones(instance: int, now: int) -> None:
+    """A range of time is a range of ids."""
+    assert first_id(now) <= MsgIds(instance).next(now) < first_id(now + 1)
+
+
 def test_starting_above_a_small_one_takes_nothing_back() -> None:
     ids = MsgIds(3)
-    before = int(ids.next(NOW))
-    ids.start_above("1")
-    assert int(ids.next(NOW)) == before + 1
+    before = ids.next(NOW)
+    ids.start_above(1)
+    assert ids.next(NOW) == before + 1
 
 
 def test_more_than_4096_in_a_millisecond_borrow_from_the_next() -> None:
     ids = MsgIds(7)
-    made = [int(ids.next(NOW)) for _ in range(10_000)]
+    made = [ids.next(NOW) for _ in range(10_000)]
     assert made == sorted(set(made))
     assert {number >> 12 & MAX_INSTANCE for number in made} == {7}
     assert made[-1] >> 22 == NOW - EPOCH_MS + 2
-    assert int(ids.next(NOW + 1000)) >> 22 == NOW - EPOCH_MS + 1000  # the clock has caught up
+    assert ids.next(NOW + 1000) >> 22 == NOW - EPOCH_MS + 1000  # the clock has caught up
 
 
 def test_the_millisecond_is_in_it() -> None:
-    assert int(MsgIds(0).next(NOW)) >> 22 == NOW - EPOCH_MS
+    assert MsgIds(0).next(NOW) >> 22 == NOW - EPOCH_MS
 
 
 @pytest.mark.parametrize("instance", [-1, MAX_INSTANCE + 1])

@@ -10,6 +10,7 @@ from qiyu.protocol.packet import MAX_ID
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
 from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox, OutboxLimits
 from qiyu.routing.outgoing import Outgoing
 from qiyu.routing.router import Router
@@ -31,7 +32,8 @@ class Town:
         self.limits = OutboxLimits(soft, hard)
         self.metrics = Metrics()
         self.hub = Hub()
-        self.router = Router(self.limits, window, self.metrics)
+        self.in_flight = InFlight(window, self.metrics)
+        self.router = Router(self.limits, self.in_flight, self.metrics)
 
     def member(self, user_id: int, wire: Wire | None = None) -> Session:
         session = Session(next(_ids), wire or TcpWire(0), Outbox(lambda _: None, self.limits.hard), 0.0)
@@ -105,6 +107,8 @@ def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() ->
     assert received.index(gap) == len(received) - 1  # at its very place
     kept = len(received) - 1
     assert 0 < kept < 5
+    assert [each.unacked for each in sent] == [2] * kept + [1] * (5 - kept)
+    assert town.in_flight.deliveries == 5 + kept
     assert town.metrics.deliveries_dropped == 5 - kept
     assert town.metrics.deliveries == 5 + kept
     assert list(in_flight_of(slow)) == [each.msg_id for each in sent[:kept]]
@@ -145,7 +149,7 @@ def test_a_direct_message_passes_the_soft_bound_and_not_the_hard_one() -> None:
     slow = town.member(10_000)
     count_sent = 0
     while not slow.outbox.overflowed:
-        town.router.to_user(slow, message(is_direct=True))
+        town.router.to_session(slow, message(is_direct=True))
         count_sent += 1
     assert slow.outbox.size > 1000
     assert count_sent > 5
@@ -161,6 +165,7 @@ def test_what_an_overflowed_outbox_does_not_take_counts_as_dropped() -> None:
     assert town.metrics.deliveries == 0
     assert town.metrics.deliveries_dropped == 1
     assert in_flight_of(slow) == {}
+    assert town.in_flight.deliveries == 0
 
 
 def test_a_full_window_forgets_the_oldest_room_message() -> None:
@@ -168,12 +173,14 @@ def test_a_full_window_forgets_the_oldest_room_message() -> None:
     member = town.member(10_000)
     direct = message(is_direct=True)
     said = [message() for _ in range(4)]
-    town.router.to_user(member, direct)
+    town.router.to_session(member, direct)
     for outgoing in said:
         town.say(outgoing)
     assert list(in_flight_of(member)) == [direct.msg_id, said[2].msg_id, said[3].msg_id]
     assert town.metrics.in_flight_evicted == 2
     assert len(bodies(member)) == 5  # it got them all the same
+    assert [each.unacked for each in (direct, *said)] == [1, 0, 0, 1, 1]
+    assert town.in_flight.deliveries == 3
 
 
 def test_a_window_of_one() -> None:
@@ -182,3 +189,37 @@ def test_a_window_of_one() -> None:
     for _ in range(3):
         town.say(message())
     assert len(in_flight_of(member)) == 1
+    assert town.in_flight.deliveries == 1
+
+
+def test_what_is_in_flight_to_a_session_is_not_sent_to_it_a_second_time() -> None:
+    town = Town()
+    member = town.member(10_000)
+    room, direct = message(), message(is_direct=True)
+    for outgoing in (room, direct):
+        assert town.router.to_session(member, outgoing)
+        assert not town.router.to_session(member, outgoing)
+        assert not town.router.to_session(member, outgoing.twin())
+        assert outgoing.unacked == 1
+    assert len(bodies(member)) == 2
+    assert town.metrics.deliveries == town.in_flight.deliveries == 2
+
+
+def test_again_is_the_same_packet_and_no_further_delivery() -> None:
+    town = Town()
+    member = town.member(10_000)
+    outgoing = message()
+    town.router.to_session(member, outgoing)
+    first = bodies(member)
+    town.router.again(member, outgoing)
+    assert bodies(member) == first
+    assert (town.metrics.deliveries, town.metrics.redeliveries, town.in_flight.deliveries) == (1, 1, 1)
+
+
+def test_nothing_is_sent_again_to_who_does_not_read() -> None:
+    town = Town(soft=100)
+    member = town.member(10_000)
+    member.outbox.push(b"x" * 100)
+    town.router.again(member, message())
+    assert member.outbox.size == 100
+    assert town.metrics.redeliveries == 0

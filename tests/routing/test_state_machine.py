@@ -1,4 +1,4 @@
-"""Hub, Router and Outbox against a plain model of them.
+"""Hub, Router, Outbox and the inbox against a plain model of them.
 
 Every step is done twice: by clients and a driver to the server, and to the model, which is lists and dictionaries and
 predicts each packet that each client is to get, with its size, its place, and whether there is room for it at all.
@@ -6,6 +6,7 @@ predicts each packet that each client is to get, with its size, its place, and w
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness import (
     Harness,
     Peer,
     Received,
+    assert_nothing_waits,
     body_of,
     dumps,
     in_flight_of,
@@ -98,6 +100,7 @@ class Client:
                 self._grow(self.peer.farewell_size(ws_reason))
         self.ended = True
         self.room = None
+        self.in_flight = []
 
     def deliver(self, message: Message) -> None:
         """It is owed a message, which it is to acknowledge."""
@@ -125,12 +128,14 @@ class Chatting(RuleBasedStateMachine):
         super().__init__()
         self.harness = Harness(
             limits={"outbox_soft_bytes": SOFT, "outbox_hard_bytes": HARD},
-            ack={"window": WINDOW},
+            ack={"window": WINDOW, "retry_seconds": 3600},
             session={"heartbeat_seconds": 86_400},
         )
         self.clients: list[Client] = []
         self.current: dict[tuple[int, int], Client] = {}
         self.by_msg_id: dict[str, Message] = {}
+        self.inboxes: dict[tuple[int, int], list[Message]] = {}
+        """Direct messages that were not acknowledged, by app and receiver."""
         self.dropped = self.delivered = self.logins = 0
 
     # What clients do
@@ -148,17 +153,25 @@ class Chatting(RuleBasedStateMachine):
         self.logins += 1
         name = f"观众{self.logins}"
         log_in = self.harness.log_in_ws if ws else self.harness.log_in
+        self.harness.stores_at_once = False  # so that the inbox comes once the login has been read
         client = Client(log_in(user, app=app, room=room, nickname=name), app, user, name, room)
+        self.harness.stores_at_once = True
         if older is not None:
             older.end('{"reason":"replaced","reconnect":false}', "replaced")
         self.clients.append(client)
         self.current[app, user] = client
+        self.harness.settle()
+        for message in self.inboxes.get((app, user), ()):
+            self.delivered += 1
+            client.deliver(message)
 
     @precondition(lambda self: self.current)
     @rule(who=PICK, room=st.sampled_from((ROOMS[0], *ROOMS, None)))
     def move(self, who: int, room: int | None) -> None:
         client = self._pick(who)
         client.peer.send(ROOM, data={"roomId": room})
+        if room != client.room:
+            client.in_flight = [message for message in client.in_flight if message.is_direct]
         client.room = room
         if room is not None:
             client.gap = False
@@ -204,6 +217,7 @@ class Chatting(RuleBasedStateMachine):
             message = Message(code, data | ({"senderId": sender.user} if older else {}), is_direct=True)
             self.delivered += 1
             receiver.deliver(message)
+            self.inboxes.setdefault((receiver.app, receiver.user), []).append(message)
 
     @precondition(lambda self: any(client.seen for client in self.current.values()))
     @rule(who=PICK, which=st.lists(PICK, min_size=1, max_size=5))
@@ -214,6 +228,8 @@ class Chatting(RuleBasedStateMachine):
         first, *more = [message.msg_id for message in acked]
         client.peer.send(ACK, msgId=first, **({"data": more} if more else {}))
         client.in_flight = [message for message in client.in_flight if message not in acked]
+        inbox = self.inboxes.get((client.app, client.user), [])
+        inbox[:] = [message for message in inbox if message not in acked]
 
     @precondition(lambda self: self.clients)
     @rule(who=PICK, says_so=st.booleans())
@@ -279,7 +295,7 @@ class Chatting(RuleBasedStateMachine):
     def the_size_of_an_outbox_is_what_waits_in_it(self) -> None:
         for client in self.clients:
             outbox = client.peer.outbox
-            assert outbox.size == sum(map(len, outbox._parts or ()))
+            assert outbox.size == sum(map(len, outbox.parts or ()))
             assert outbox.overflowed == client.overflowed
             if client.last_word is None:
                 assert outbox.size == client.waiting
@@ -308,6 +324,17 @@ class Chatting(RuleBasedStateMachine):
                 self._learn(message, msg_id)
 
     @invariant()
+    def the_accounts_are_those_of_the_tables(self) -> None:
+        tables = [in_flight_of(client.peer.session) for client in self.clients]
+        assert self.harness.core.in_flight.deliveries == sum(map(len, tables))
+        outgoings = Counter(outgoing for table in tables for outgoing in table.values())
+        assert all(outgoing.unacked == times for outgoing, times in outgoings.items())
+
+    @invariant()
+    def nothing_waits_that_could_go_on(self) -> None:
+        assert_nothing_waits(self.harness)
+
+    @invariant()
     def every_drop_is_counted(self) -> None:
         metrics = self.harness.metrics
         assert (metrics.deliveries_dropped, metrics.deliveries) == (self.dropped, self.delivered)
@@ -333,6 +360,7 @@ class Chatting(RuleBasedStateMachine):
     def _gone(self, client: Client) -> None:
         client.ended = True
         client.room = None
+        client.in_flight = []
         if self.current.get((client.app, client.user)) is client:
             del self.current[client.app, client.user]
 

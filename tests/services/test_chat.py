@@ -4,7 +4,19 @@ from typing import Any
 
 import pytest
 
-from harness import BIZ, DIRECT, ERROR, ROOM, ROOM_CHAT, Harness, error_of, refusal
+from harness import (
+    ACK,
+    BIZ,
+    DIRECT,
+    ERROR,
+    ROOM,
+    ROOM_CHAT,
+    Harness,
+    assert_nothing_waits,
+    error_of,
+    receipts,
+    refusal,
+)
 
 NICKNAME, AVATAR = "看客小鱼", "/img/1.png"
 
@@ -188,12 +200,17 @@ def test_no_limit_of_content() -> None:
     assert packet.data["content"] == "x" * 60_000
 
 
-def test_a_receiver_that_is_not_here() -> None:
+def test_a_receiver_that_is_not_here_gets_it_when_it_comes() -> None:
     harness = Harness()
     sender = harness.log_in(10_000)
-    harness.log_in(10_001, app=20_000)
-    sender.send(BIZ, bizCode=DIRECT, data={"objectId": 10_001, "content": "anybody?"})
-    assert refusal(sender.receive()) == 503
+    stranger = harness.log_in(10_001, app=20_000)
+    sender.whisper(10_001, "anybody?")
+    assert sender.receive() == stranger.receive() == []
+    receiver = harness.log_in(10_001)
+    (packet,) = receiver.receive()
+    assert packet.body["bizCode"] == DIRECT
+    assert packet.data["content"] == "anybody?"
+    assert packet.data["userId"] == 10_000
 
 
 def test_a_receiver_that_has_just_been_replaced() -> None:
@@ -206,24 +223,74 @@ def test_a_receiver_that_has_just_been_replaced() -> None:
     assert [packet.data["content"] for packet in newer.receive()] == ["for you"]
 
 
-def test_nothing_is_promised_yet_for_a_client_msg_id() -> None:
+def test_a_receipt_says_as_what_it_is_stored() -> None:
     harness = Harness()
     sender, member = harness.log_in(10_000, room=7), harness.log_in(10_001, room=7)
-    refused = sender.answer(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7}, clientMsgId="c-1")
-    assert error_of(refused) == 503
+    sender.say("with", "c-1")
+    sender.say("without")
+    first, second = member.receive()
+    (receipt,) = sender.receive()
+    msg_id = first.body["msgId"]
+    assert receipt == (ACK, {"appId": 10_001, "userId": 10_000, "msgId": msg_id, "clientMsgId": "c-1"})
+    assert "clientMsgId" not in first.body
+    assert (first.data["content"], second.data["content"]) == ("with", "without")
+
+
+@pytest.mark.parametrize("client_msg_id", ["x", "鱼" * 64, '"\\', "\x01"])
+def test_a_client_msg_id_comes_back_as_it_was(client_msg_id: str) -> None:
+    sender = Harness().log_in(10_000, room=7)
+    sender.say("x", client_msg_id)
+    assert [each for each, _ in receipts(sender.receive())] == [client_msg_id]
+
+
+@pytest.mark.parametrize(("client_msg_id", "echoed"), [("鱼" * 65, None), ("a\0b", "a\0b")])
+def test_what_cannot_be_a_client_msg_id(client_msg_id: str, echoed: str | None) -> None:
+    harness = Harness()
+    sender, member = harness.log_in(10_000, room=7), harness.log_in(10_001, room=7)
+    refused = sender.answer(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7}, clientMsgId=client_msg_id)
+    assert error_of(refused) == 400
+    assert refused.body.get("clientMsgId") == echoed
+    assert member.receive() == []
+
+
+def test_what_is_wrong_with_it_is_said_before_it_is_known_whether_it_is_new() -> None:
+    harness = Harness(limits={"content_chars": 3})
+    sender = harness.log_in(10_000, room=7)
+    for content, code in (("xy", None), ("wxyz", 400)):
+        sender.say(content, "c-1")
+        (answer,) = sender.receive()
+        assert answer.body["clientMsgId"] == "c-1"
+        assert (error_of(answer) if code else None) == code
+
+
+@pytest.mark.parametrize("stores_at_once", [True, False])
+def test_a_new_message_to_a_room_one_is_not_in_is_refused_once_it_is_known_to_be_new(stores_at_once: bool) -> None:
+    harness = Harness()
+    sender, member = harness.log_in(10_000, room=8), harness.log_in(10_001, room=7)
+    harness.stores_at_once = stores_at_once
+    sender.say("x", "c-1", room=7)
+    harness.settle()
+    (refused,) = sender.receive()
+    assert error_of(refused) == 403
     assert refused.body["clientMsgId"] == "c-1"
     assert member.receive() == []
-    sender.send(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7}, clientMsgId="")
-    assert len(member.receive()) == 1
+    assert_nothing_waits(harness)
+    sender.answer(ROOM, data={"roomId": 7})  # and it was not kept: now it is accepted
+    sender.say("x", "c-1")
+    harness.settle()
+    assert len(receipts(sender.receive())) == 1
+    assert member.contents() == ["x"]
 
 
-@pytest.mark.parametrize(("client_msg_id", "code", "echoed"), [("鱼" * 64, 503, "鱼" * 64), ("鱼" * 65, 400, None)])
-def test_the_bound_of_a_client_msg_id(client_msg_id: str, code: int, echoed: str | None) -> None:
+def test_a_resend_from_outside_the_room_gets_the_receipt_of_the_first() -> None:
     harness = Harness()
-    sender = harness.log_in(10_000, room=7)
-    refused = sender.answer(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7}, clientMsgId=client_msg_id)
-    assert error_of(refused) == code
-    assert refused.body.get("clientMsgId") == echoed
+    sender, member = harness.log_in(10_000, room=7), harness.log_in(10_001, room=7)
+    sender.say("x", "c-1")
+    first = receipts(sender.receive())
+    sender.answer(ROOM, data={"roomId": None})
+    sender.say("x", "c-1", room=7)
+    assert receipts(sender.receive()) == first
+    assert member.contents() == ["x"]
 
 
 def test_messages_of_one_sender_come_in_order_and_with_growing_ids() -> None:

@@ -15,9 +15,11 @@ from werkzeug.datastructures import Headers
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
 from qiyu.services.accounts import VIP, AccountRules, Accounts
+from qiyu.services.history import History
 from qiyu.services.living_rooms import LivingRooms
 from qiyu.services.passwords import Passwords
 from qiyu.services.room_events import RoomEvents
@@ -68,21 +70,25 @@ class Answered(NamedTuple):
 class Site:
     """One instance, seen from HTTP. Keyword arguments are fields of `WebContext`."""
 
-    def __init__(self, database: Database, rules: AccountRules | None = None, **fields: Any) -> None:
+    def __init__(
+        self, database: Database, rules: AccountRules | None = None, *, history_ms: int = 0, **fields: Any
+    ) -> None:
         self.database = database
         self.now = Instant(1000.0, 1_700_000_000_000)
         self.hub = Hub()
         metrics = Metrics()
-        router = Router(OutboxLimits(2**20, 2**22), 1024, metrics)
+        router = Router(OutboxLimits(2**20, 2**22), InFlight(1024, metrics), metrics)
         events = RoomEvents(self.hub, router, deliveries=0, told=False)
         self.tokens = Tokens("a secret for tests alone", 300)
         self.accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), rules)
         self.context = WebContext(
             accounts=self.accounts,
             living_rooms=LivingRooms(database, self.hub, events, require_open_room=True),
+            history=History(database, self.hub, history_ms),
             tokens=self.tokens,
             hub=self.hub,
             metrics=metrics,
+            gauges={"sessions": lambda: len(self.hub)},
             clock=lambda: self.now,
             ping=lambda: database.read(lambda _connection: None),
             tcp_port=8085,

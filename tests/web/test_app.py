@@ -18,6 +18,7 @@ CALLS = [
     "/living/list",
     "/im/getImConfig",
     "/im/online",
+    "/im/history",
 ]
 PAGES = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
 

@@ -33,6 +33,17 @@ async def test_parameters_are_described_as_they_are_checked(site: Site) -> None:
         assert page_size["description"] == "a whole number from 1 to 100"
 
 
+async def test_where_one_of_two_is_wanted_that_is_described(site: Site) -> None:
+    operation = (await described(site))["paths"]["/im/history"]["post"]
+    assert operation["requestBody"]["required"] is False, "it may be in the query"
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["oneOf"] == [{"required": ["roomId"]}, {"required": ["objectId"]}]
+    assert "required" not in schema
+    defaults = {name: each.get("default") for name, each in schema["properties"].items()}
+    assert defaults == {"roomId": None, "objectId": None, "beforeMsgId": "", "limit": 50}
+    assert schema["properties"]["beforeMsgId"]["type"] == "string"
+
+
 async def test_answers_are_described_in_their_envelope(site: Site) -> None:
     schema = await described(site)
     responses = schema["paths"]["/living/list"]["post"]["responses"]
@@ -53,7 +64,7 @@ async def test_answers_are_described_in_their_envelope(site: Site) -> None:
 async def test_who_must_be_logged_in_is_described(site: Site) -> None:
     schema = await described(site)
     closed = {path for path, each in schema["paths"].items() if "security" in each.get("post", {})}
-    assert closed == {"/living/startingLiving", "/living/closeLiving", "/im/getImConfig", "/im/online"}
+    assert closed == {"/living/startingLiving", "/living/closeLiving", "/im/getImConfig", "/im/online", "/im/history"}
     assert schema["components"]["securitySchemes"] == {
         "cookie": {"type": "apiKey", "name": "qytk", "in": "cookie"},
         "bearer": {"type": "http", "scheme": "bearer"},

@@ -109,10 +109,39 @@ class RedisSettings(_Section):
     )
 
 
+class MessagesSettings(_Section):
+    history_days: types.KeptDays = Field(
+        default=30, description="Days for which messages are kept for history and catch-up; 0 = for ever."
+    )
+    client_msg_id_hours: types.Hours = Field(
+        default=24, description="Hours for which a clientMsgId is known again, even if the history is kept shorter."
+    )
+    inbox: types.Limit = Field(
+        default=1000,
+        description="Direct messages a user may have unacknowledged; the next sender gets ERROR 507.",
+    )
+    queue: types.Limit = Field(
+        default=10_000,
+        description="Messages that may wait to be stored; the next sender gets ERROR 503.",
+    )
+    recent_bytes: types.Count = Field(
+        default=67_108_864,
+        description="Memory for the latest messages of rooms, from which those who come back are served.",
+    )
+
+
 class AckSettings(_Section):
+    retry_seconds: types.Seconds = Field(
+        default=4, description="Seconds after which a message that was not acknowledged is sent again."
+    )
+    attempts: types.Attempts = Field(default=2, description="How often it is sent in all; 1 = never again.")
     window: types.Window = Field(
         default=1024,
         description="Messages one session may leave unacknowledged; beyond it, the oldest of a room go first.",
+    )
+    deliveries: types.Window = Field(
+        default=1_000_000,
+        description="The same for all sessions together; each takes about 100 bytes.",
     )
 
 
@@ -203,6 +232,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()
+    messages: MessagesSettings = MessagesSettings()
     ack: AckSettings = AckSettings()
     limits: LimitsSettings = LimitsSettings()
     living: LivingSettings = LivingSettings()

@@ -42,6 +42,7 @@ async def run_clock(poller: Poller, dispatcher: Dispatcher, clock: Callable[[], 
             ticks_to_sweep = TICKS_AFTER_A_STOP
         before = now.monotonic
         poller.expire(now)
+        dispatcher.tick(now)
         ticks_to_sweep -= 1
         if ticks_to_sweep == 0:
             ticks_to_sweep = TICKS_A_SWEEP

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClose
+from qiyu.handlers.ack import acknowledge
 from qiyu.handlers.registry import BEFORE_LOGIN, LOGGED_IN
 from qiyu.model import Instant
 from qiyu.protocol.bodies import client_msg_id_of
@@ -73,7 +74,10 @@ class Dispatcher:
             answer(now)
         except Refused as refusal:
             self._refused(session, refusal)
-        self._handle(session, held, now)
+        if session.held is not None:  # it has to wait once more
+            session.held = held
+        else:
+            self._handle(session, held, now)
 
     def overflowed(self, session: Session) -> None:
         """The session's outbox passed its hard bound."""
@@ -88,10 +92,16 @@ class Dispatcher:
         """The connection is gone."""
         self.core.connections.closed(session)
 
+    def tick(self, now: Instant) -> None:
+        """A few times a second: what is not to be late by a second."""
+        self.core.redelivery.tick(now)
+        self.core.inbox.tick(now)
+
     def sweep(self, now: Instant) -> None:
         """About once a second: what is due by the clock."""
         self.core.connections.sweep(now)
         self.core.room_events.tick()
+        self.core.recent.sweep()
 
     def drain(self, retry_after_ms: Callable[[], int]) -> None:
         """This instance stops: every session is told when to come back."""
@@ -101,6 +111,9 @@ class Dispatcher:
         core = self.core
         rest = iter(packets)
         for packet in rest:
+            if packet.acks is not None and session.user_id:
+                self._acknowledge(session, packet.acks)
+                continue
             handler = (LOGGED_IN if session.user_id else BEFORE_LOGIN).get(packet.code)
             try:
                 if handler is None:
@@ -123,6 +136,9 @@ class Dispatcher:
         session.held = held
         size = sum(len(packet.body) for packet in held)
         for packet in packets:
+            if packet.acks is not None:  # an ACK is good whenever it comes
+                self._acknowledge(session, packet.acks)
+                continue
             size += len(packet.body)
             if len(held) < HELD_PACKETS and size <= HELD_BYTES:
                 held.append(Packet(packet.code, bytes(packet.body)))  # the buffer it lies in is read into again
@@ -130,6 +146,10 @@ class Dispatcher:
             reason = "too many packets while an earlier one waits for its answer; send it again later"
             refusal = Refused(ErrorCode.UNAVAILABLE, reason, client_msg_id=client_msg_id_of(packet.body))
             self._refused(session, refusal)
+
+    def _acknowledge(self, session: Session, msg_ids: list[str]) -> None:
+        self.core.metrics.packets_received += len(msg_ids) - 1  # the run was counted as one
+        acknowledge(self.core, session, msg_ids)
 
     def _refused(self, session: Session, refusal: Refused) -> None:
         self.core.metrics.packets_refused += 1

@@ -1,9 +1,12 @@
-"""1006 ROOM: enter a room, leaving the one before; or leave."""
+"""1006 ROOM: enter a room, leaving the one before; or leave.
+
+Whether the room is open, and what the member missed in it, may be for the database to say. Then the session waits where
+it is, and so does what it sends meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 from msgspec import UNSET
 
@@ -17,8 +20,9 @@ from qiyu.protocol.bodies import (
     decode_room_data,
     encode_json,
 )
-from qiyu.protocol.packet import Buffer, MsgCode
-from qiyu.routing.session import Room, Session
+from qiyu.protocol.packet import MSG_ID_DIGITS, Buffer, MsgCode
+from qiyu.routing.session import Session
+from qiyu.services.catch_up import Missed
 from qiyu.services.core import Core
 
 
@@ -31,10 +35,9 @@ def room(core: Core, session: Session, body: Buffer, now: Instant) -> None:
         core.connections.leave_room(session)
         _answer(session, RoomAnswer(room_id=None, online=0))
         return
-    # Nothing is stored yet, so it cannot be shown that nothing was missed: the client reloads.
-    recovered = False if data.after_msg_id else None
-    then = partial(_entered, session, recovered)
-    enter(core, session, checked_room_id(data.room_id), now, then, client_msg_id=client_msg_id_of(body))
+    after = _checked_msg_id(data.after_msg_id) if data.after_msg_id else None
+    room_id = checked_room_id(data.room_id)
+    Entry(core, session, room_id, after, client_msg_id_of(body), is_answered=True).begin(now)
 
 
 def enter_at_login(core: Core, session: Session, data: str, now: Instant) -> None:
@@ -42,60 +45,76 @@ def enter_at_login(core: Core, session: Session, data: str, now: Instant) -> Non
     try:
         room_id = decode_room_data(data).room_id
         if room_id is not None and room_id is not UNSET:
-            enter(core, session, checked_room_id(room_id), now, lambda _room: None)
+            Entry(core, session, checked_room_id(room_id)).begin(now)
     except Refused as refusal:
         session.send_error(refusal)
 
 
-def enter(
-    core: Core,
-    session: Session,
-    room_id: int,
-    now: Instant,
-    then: Callable[[Room], None],
-    *,
-    client_msg_id: str = "",
-) -> None:
-    """Enter a room if it is open, at once or as soon as that is known; what the session sends meanwhile is held.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session's way into a room. Each step goes on at once, or when `Dispatcher.resume` calls it.
 
-    Raises `Refused` here, or where the session goes on, if it may not be entered.
+    Each raises `Refused` if the room may not be entered.
     """
-    is_open = core.living_rooms.is_open(session.app_id, room_id, now)
-    if is_open is not None:
-        _enter(core, session, room_id, then, is_open=is_open)
-        return
-    found = partial(_enter_if_open, core, session, room_id, then, client_msg_id)
-    if not core.living_rooms.look_up(room_id, session, found):
-        raise Refused(ErrorCode.UNAVAILABLE, f"roomId {room_id}: too many are entering rooms; try again")
-    session.hold()
+
+    core: Core
+    session: Session
+    room_id: int
+    after: int | None = None
+    """The msgId that the member saw last."""
+    client_msg_id: str = ""
+    is_answered: bool = False
+
+    def begin(self, now: Instant) -> None:
+        """Enter if the room is open."""
+        is_open = self.core.living_rooms.is_open(self.session.app_id, self.room_id, now)
+        if is_open is not None:
+            self._found(is_open, now)
+            return
+        if not self.core.living_rooms.look_up(self.room_id, self.session, self._found):
+            raise self._refused(ErrorCode.UNAVAILABLE, "too many are entering rooms; try again")
+        self.session.hold()
+
+    def _found(self, is_open: bool | None, now: Instant) -> None:
+        if is_open is None:
+            raise self._refused(ErrorCode.UNAVAILABLE, "the database does not answer; try again")
+        if not is_open:
+            raise self._refused(ErrorCode.NO_SUCH_ROOM, "no such open room")
+        key = (self.session.app_id, self.room_id)
+        if self.after is None or self.core.catch_up.knows(key, self.after):
+            self._enter(now)
+            return
+        if not self.core.catch_up.look_up(key, self.session, self._loaded):
+            raise self._refused(ErrorCode.UNAVAILABLE, "too many are coming back; try again")
+        self.session.hold()
+
+    def _loaded(self, now: Instant) -> None:
+        if self.core.living_rooms.is_open(self.session.app_id, self.room_id, now) is False:
+            raise self._refused(ErrorCode.NO_SUCH_ROOM, "it was closed")  # meanwhile
+        self._enter(now)
+
+    def _enter(self, now: Instant) -> None:
+        """In one step a member, answered, and sent what it missed: nothing can come in between."""
+        core, session = self.core, self.session
+        room = core.connections.enter_room(session, self.room_id)
+        missed: Missed | None = None
+        if self.after is not None:
+            missed = core.catch_up.missed(session, room.key, self.after)
+        if self.is_answered:
+            recovered = missed.recovered if missed is not None else None
+            _answer(session, RoomAnswer(room_id=room.id, online=len(room.members), recovered=recovered))
+        if missed is not None:
+            core.catch_up.send(session, missed, now)
+
+    def _refused(self, code: ErrorCode, why: str) -> Refused:
+        # Named here, for at a later step nobody else knows which packet it is about.
+        return Refused(code, f"roomId {self.room_id}: {why}", client_msg_id=self.client_msg_id)
 
 
-def _enter_if_open(
-    core: Core,
-    session: Session,
-    room_id: int,
-    then: Callable[[Room], None],
-    client_msg_id: str,
-    is_open: bool | None,
-    _now: Instant,
-) -> None:
-    try:
-        _enter(core, session, room_id, then, is_open=is_open)
-    except Refused as refusal:
-        refusal.client_msg_id = client_msg_id
-        raise
-
-
-def _enter(core: Core, session: Session, room_id: int, then: Callable[[Room], None], *, is_open: bool | None) -> None:
-    if is_open is None:
-        raise Refused(ErrorCode.UNAVAILABLE, f"roomId {room_id}: the database does not answer; try again")
-    if not is_open:
-        raise Refused(ErrorCode.NO_SUCH_ROOM, f"roomId {room_id}: no such open room")
-    then(core.connections.enter_room(session, room_id))
-
-
-def _entered(session: Session, recovered: bool | None, room: Room) -> None:
-    _answer(session, RoomAnswer(room_id=room.id, online=len(room.members), recovered=recovered))
+def _checked_msg_id(msg_id: str) -> int:
+    if not (msg_id.isascii() and msg_id.isdecimal() and len(msg_id) <= MSG_ID_DIGITS):
+        raise Refused(ErrorCode.MALFORMED, f"afterMsgId {msg_id[:64]!r}: expected a msgId, at most 19 digits")
+    return int(msg_id)
 
 
 def _answer(session: Session, answer: RoomAnswer) -> None:

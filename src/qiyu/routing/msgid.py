@@ -14,6 +14,11 @@ SEQUENCE_BITS: Final = 12
 MAX_INSTANCE: Final = 2**INSTANCE_BITS - 1
 
 
+def first_id(unix_ms: int) -> int:
+    """The smallest id that a message of this moment can have: ids below it are of earlier ones."""
+    return max(unix_ms - EPOCH_MS, 0) << (INSTANCE_BITS + SEQUENCE_BITS)
+
+
 class MsgIds:
     """Makes the ids of one instance; `instance` (0 to 1023) must differ between instances that run at once."""
 
@@ -25,7 +30,7 @@ class MsgIds:
         self._instance = instance << SEQUENCE_BITS
         self._last = self._instance  # so that ids are this instance's even while the clock is before 2015
 
-    def next(self, unix_ms: int) -> str:
+    def next(self, unix_ms: int) -> int:
         """An id above all earlier ones, even where the clock stood still or went back.
 
         More than 4,096 in a millisecond run ahead of the clock and let it catch up.
@@ -37,10 +42,15 @@ class MsgIds:
                 milliseconds = (self._last >> (INSTANCE_BITS + SEQUENCE_BITS)) + 1
                 number = milliseconds << (INSTANCE_BITS + SEQUENCE_BITS) | self._instance
         self._last = number
-        return str(number)
+        return number
 
-    def start_above(self, msg_id: str) -> None:
+    @property
+    def last(self) -> int:
+        """No id that was made so far is above this, and all further ones are."""
+        return self._last
+
+    def start_above(self, msg_id: int) -> None:
         """Let all further ids be above `msg_id`: after a restart, the largest one stored."""
-        milliseconds = (int(msg_id) >> (INSTANCE_BITS + SEQUENCE_BITS)) + 1
+        milliseconds = (msg_id >> (INSTANCE_BITS + SEQUENCE_BITS)) + 1
         floor = milliseconds << (INSTANCE_BITS + SEQUENCE_BITS) | self._instance
         self._last = max(self._last, floor - 1)

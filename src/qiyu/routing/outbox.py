@@ -39,22 +39,25 @@ class Outbox:
     """A queue of bytes between the core and one peer's socket; no list until there is something in it."""
 
     __slots__ = (
-        "_hard",
         "_is_cut",
-        "_parts",
-        "_wake",
         "finished",
         "gap",
+        "hard",
         "is_awake",
         "overflowed",
         "owner",
+        "parts",
         "size",
+        "wake",
     )
 
     def __init__(self, wake: Callable[[Outbox], None], hard: int, owner: Any = None) -> None:
-        self._wake = wake
-        self._hard = hard
-        self._parts: list[bytes] | None = None  # three a packet
+        self.wake = wake
+        """Puts it on the driver's list."""
+        self.hard = hard
+        """The hard bound, in bytes."""
+        self.parts: list[bytes] | None = None
+        """What waits, three parts a packet. The router adds to it by itself, and keeps `size` in step."""
         self._is_cut = False  # the first part is the rest of a packet of which the peer has the beginning
         self.size = 0
         """Bytes waiting."""
@@ -76,7 +79,7 @@ class Outbox:
     @property
     def packets(self) -> int:
         """Packets waiting, one of which may have been sent in part."""
-        return len(self._parts) // 3 if self._parts is not None else 0
+        return len(self.parts) // 3 if self.parts is not None else 0
 
     def push(self, data: bytes) -> None:
         """Owe the peer `data`, a whole packet. Dropped if the outbox is finished or overflowed."""
@@ -86,41 +89,45 @@ class Outbox:
         """`push(head + digits + tail)`, `size` bytes in all, without making the copy: it is made once, by `take`."""
         if self.finished or self.overflowed:
             return
-        if self._parts is None:
-            self._parts = [head, digits, tail]
+        if self.parts is None:
+            self.parts = [head, digits, tail]
         else:
-            self._parts.extend((head, digits, tail))
+            self.parts.extend((head, digits, tail))
         self.size += size
-        if self.size > self._hard:
-            self.overflowed = True
-            self._wake(self)
+        if self.size > self.hard:
+            self.overflow()
         elif not self.is_awake:
             self.is_awake = True
-            self._wake(self)
+            self.wake(self)
+
+    def overflow(self) -> None:
+        """The hard bound was passed: nothing more is taken."""
+        self.overflowed = True
+        self.wake(self)
 
     def finish(self) -> None:
         """Let what is owed be sent, and then the connection be closed."""
         if not self.finished:
             self.finished = True
             self.is_awake = True
-            self._wake(self)
+            self.wake(self)
 
     def discard(self) -> None:
         """Forget what is owed, but for the rest of what the peer has the beginning of; a last word always fits."""
-        keep = self._parts[:3] if self._parts is not None and self._is_cut else None
-        self._parts = keep
+        keep = self.parts[:3] if self.parts is not None and self._is_cut else None
+        self.parts = keep
         self.size = len(keep[0]) if keep else 0
         self.overflowed = False
-        self._hard = UNBOUNDED
+        self.hard = UNBOUNDED
 
     def take(self, at_most: int) -> bytes:
         """Remove and return the oldest bytes: all of them, or as many whole packets as fit, but at least one."""
-        parts = self._parts
+        parts = self.parts
         if parts is None:
             return b""
         self._is_cut = False
         if self.size <= at_most:
-            self._parts = None
+            self.parts = None
             self.size = 0
             return parts[0] if len(parts) == 3 and not parts[1] else b"".join(parts)
         # Cut between packets: whatever is discarded later, the peer is never left with the beginning of one.
@@ -135,14 +142,14 @@ class Outbox:
         del parts[:count]
         self.size -= total
         if not parts:
-            self._parts = None
+            self.parts = None
         return chunk
 
     def put_back(self, rest: bytes) -> None:
         """Return what the socket did not take of the last `take`."""
-        if self._parts is None:
-            self._parts = [rest, b"", b""]
+        if self.parts is None:
+            self.parts = [rest, b"", b""]
         else:
-            self._parts[:0] = (rest, b"", b"")
+            self.parts[:0] = (rest, b"", b"")
         self.size += len(rest)
         self._is_cut = True

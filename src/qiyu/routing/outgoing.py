@@ -6,6 +6,8 @@ of digits. So a packet is kept as the bytes before and after those digits, one p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import TypeAlias
 
 from qiyu.protocol.bodies import encode_json
@@ -19,11 +21,15 @@ Spliced: TypeAlias = tuple[bytes, bytes, int]
 class Outgoing:
     """A message or event, ready for delivery. `msg_id` is "" for an event, which nobody acknowledges."""
 
-    __slots__ = ("_after", "_before", "is_direct", "msg_id", "spliced")
+    __slots__ = ("_after", "_before", "is_direct", "msg_id", "on_ack", "spliced", "unacked")
 
     def __init__(self, *, app_id: int, biz_code: int, data: bytes, msg_id: str = "", is_direct: bool = False) -> None:
         self.msg_id = msg_id
         self.is_direct = is_direct
+        self.unacked = 0
+        """In how many in-flight tables it is."""
+        self.on_ack: Callable[[], bool] | None = None
+        """While a direct message is not stored yet: its ACK calls this, and need not be stored if that returns True."""
         self.spliced: dict[int, Spliced] = {}
         """By `Session.splice`; filled by `splice`."""
         self._before = b'{"appId":%d,"userId":' % app_id
@@ -32,6 +38,17 @@ class Outgoing:
 
     def __repr__(self) -> str:
         return f"<Outgoing {self.msg_id or 'event'} {'direct' if self.is_direct else 'room'}>"
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in memory, a quarter of them or less its own."""
+        return 2 * len(self._after) + 600
+
+    def twin(self) -> Outgoing:
+        """The same packet, with an account of its own: for receivers who get it later than others did."""
+        twin = copy(self)
+        twin.unacked = 0
+        return twin
 
     def splice(self, wire: Wire, width: int, key: int) -> Spliced:
         """Encode for receivers on wires like `wire` whose ids have `width` digits, and remember it under `key`."""

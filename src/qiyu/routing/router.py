@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qiyu.metrics import Metrics
-from qiyu.routing.inflight import evict_oldest
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.outgoing import Outgoing
 from qiyu.routing.session import WIDTH_BITS, Room, Session
@@ -12,42 +12,102 @@ _WIDTH_MASK = 2**WIDTH_BITS - 1
 
 
 class Router:
-    """Fans packets out. `window` bounds what one session may leave unacknowledged."""
+    """Fans packets out."""
 
-    def __init__(self, limits: OutboxLimits, window: int, metrics: Metrics) -> None:
+    def __init__(self, limits: OutboxLimits, in_flight: InFlight, metrics: Metrics) -> None:
         self._soft = limits.soft
-        self._window = window
+        self._in_flight = in_flight
         self._metrics = metrics
 
-    def to_user(self, session: Session, outgoing: Outgoing) -> None:
-        """Deliver a direct message; above the hard bound the session ends instead."""
-        self._push(session, outgoing)
-        self._metrics.deliveries += 1
+    def to_session(self, session: Session, outgoing: Outgoing) -> bool:
+        """Deliver to one session whatever it is owed already; above the hard bound the session ends instead.
 
-    def to_room(self, room: Room, outgoing: Outgoing, sender: Session | None = None) -> None:
+        What it was sent and has not acknowledged it is not sent a second time here: False.
+        """
+        table = session.direct_in_flight if outgoing.is_direct else session.room_in_flight
+        if table and outgoing.msg_id in table:
+            return False
+        self._push(session, outgoing)
+        outgoing.unacked += 1
+        self._in_flight.deliveries += 1
+        self._metrics.deliveries += 1
+        return True
+
+    def again(self, session: Session, outgoing: Outgoing) -> None:
+        """Send once more what is in flight already, unless the peer does not even read what it is owed."""
+        if session.outbox.size >= self._soft:
+            return
+        key = session.splice
+        head, tail, size = outgoing.spliced.get(key) or outgoing.splice(session.wire, key & _WIDTH_MASK, key)
+        session.outbox.push_spliced(head, session.digits, tail, size)
+        self._metrics.redeliveries += 1
+
+    def to_room(self, room: Room, outgoing: Outgoing, sender: Session | None = None) -> None:  # noqa: C901  # unrolled
         """Deliver to every member but `sender`; a member above the soft bound goes without, and is told.
 
         An event stops at half of that, and nobody is told of it: the next count has what matters.
         """
-        is_event = not outgoing.msg_id
-        soft = self._soft // 2 if is_event else self._soft
-        dropped = 0
+        msg_id = outgoing.msg_id
+        if not msg_id:
+            self._tell_room(room, outgoing, sender)
+            return
+        soft = self._soft
+        window = self._in_flight.window
+        spliced = outgoing.spliced
         members = room.members
-        push = self._push
+        dropped = 0
+        # The hottest loop there is, so what `_push` and `Outbox.push_spliced` do is written out in it.
         for session in members:
             if session is sender:
                 continue
-            if session.outbox.size >= soft:
+            outbox = session.outbox
+            waiting = outbox.size
+            if waiting >= soft:  # and so is one that has overflowed; who has finished is no member
                 dropped += 1
-                if not is_event:
-                    session.tell_gap()
+                session.tell_gap()
                 continue
-            if not is_event:
-                session.outbox.gap = False
-            push(session, outgoing)
+            key = session.splice
+            if key in spliced:
+                head, tail, size = spliced[key]
+            else:
+                head, tail, size = outgoing.splice(session.wire, key & _WIDTH_MASK, key)
+            if outbox.parts is None:
+                outbox.parts = [head, session.digits, tail]
+            else:
+                outbox.parts += (head, session.digits, tail)
+            outbox.size = waiting = waiting + size
+            if waiting > outbox.hard:
+                outbox.overflow()
+            elif not outbox.is_awake:
+                outbox.is_awake = True
+                outbox.wake(outbox)
+            outbox.gap = False
+            table = session.room_in_flight
+            if table is None:
+                table = session.room_in_flight = {}
+            direct = session.direct_in_flight
+            if len(table) + (len(direct) if direct else 0) >= window:
+                self._in_flight.evict(session)
+            table[msg_id] = outgoing
+        delivered = len(members) - dropped - (sender in members)
         metrics = self._metrics
         metrics.deliveries_dropped += dropped
-        metrics.deliveries += len(members) - dropped - (sender in members)
+        metrics.deliveries += delivered
+        outgoing.unacked += delivered
+        self._in_flight.deliveries += delivered
+
+    def _tell_room(self, room: Room, event: Outgoing, sender: Session | None) -> None:
+        soft = self._soft // 2
+        for session in room.members:
+            if session is sender:
+                continue
+            if session.outbox.size >= soft:
+                self._metrics.deliveries_dropped += 1
+                continue
+            key = session.splice
+            head, tail, size = event.spliced.get(key) or event.splice(session.wire, key & _WIDTH_MASK, key)
+            session.outbox.push_spliced(head, session.digits, tail, size)
+            self._metrics.deliveries += 1
 
     def _push(self, session: Session, outgoing: Outgoing) -> None:
         key = session.splice
@@ -59,9 +119,8 @@ class Router:
         msg_id = outgoing.msg_id
         if msg_id:
             room, direct = session.room_in_flight, session.direct_in_flight
-            if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._window:
-                evict_oldest(room, direct)
-                self._metrics.in_flight_evicted += 1
+            if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._in_flight.window:
+                self._in_flight.evict(session)
             if outgoing.is_direct:
                 if direct is None:
                     direct = session.direct_in_flight = {}

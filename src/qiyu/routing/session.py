@@ -8,8 +8,9 @@ from qiyu.errors import EndReason, ErrorCode, Refused
 from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
 from qiyu.protocol.packet import APP_ID, MsgCode, Packet
 from qiyu.protocol.wire import Wire
-from qiyu.routing.inflight import InFlight
+from qiyu.routing.inflight import Table
 from qiyu.routing.outbox import Outbox
+from qiyu.routing.outgoing import Outgoing
 
 WIDTH_BITS: Final = 5  # an id has at most 16 digits
 
@@ -29,6 +30,24 @@ class Room:
         return f"<Room {self.app_id}/{self.id} members={len(self.members)}>"
 
 
+class Replay:
+    """What one session has yet to get of its user's inbox (services/inbox.py)."""
+
+    __slots__ = ("again", "barrier", "cursor", "deferred", "rows")
+
+    def __init__(self, barrier: int) -> None:
+        self.barrier = barrier
+        """The inbox may be read once all messages and ACKs up to this number of the message log are settled."""
+        self.cursor = 0
+        """The last msgId that was read."""
+        self.rows: list[Outgoing] | None = None
+        """Read, and not sent yet: the newest first."""
+        self.deferred: dict[str, Outgoing] | None = None
+        """Newer messages, by msgId: they go after the inbox."""
+        self.again = False
+        """There were more of them than are kept here: the inbox, which has them too, is to be read once more."""
+
+
 class Session:
     """From the accepted connection to its end. Not logged in while `user_id` is 0."""
 
@@ -41,12 +60,15 @@ class Session:
         "held",
         "id",
         "last_seen",
+        "late_acks",
         "nickname",
         "outbox",
+        "replay",
         "room",
         "room_in_flight",
         "splice",
         "user_id",
+        "waiting",
         "wire",
     )
 
@@ -64,9 +86,15 @@ class Session:
         self.splice = 0
         """The kind of wire and the width of `digits`: sessions with the same one share `Outgoing.spliced`."""
         self.room: Room | None = None
-        self.room_in_flight: InFlight | None = None
-        self.direct_in_flight: InFlight | None = None
+        self.room_in_flight: Table | None = None
+        self.direct_in_flight: Table | None = None
         """None until something is; emptied ones are dropped again by the sweep."""
+        self.late_acks = False
+        """A direct message was taken off its table unacknowledged: an ACK of what is on none may be that one's."""
+        self.replay: Replay | None = None
+        """Its inbox on the way to it; None once it has all of it, and direct messages go straight to it."""
+        self.waiting = 0
+        """Messages of its own that wait to be stored; those that follow wait behind them."""
         self.held: list[Packet] | None = None
         """Packets that came while an earlier one waits for its answer; None while none does."""
         self.last_seen = now
@@ -112,6 +140,16 @@ class Session:
         if not self.outbox.gap:
             self.outbox.gap = True
             self.send_error(Refused(ErrorCode.DROPPED, "room messages after this one were dropped: read faster"))
+
+    def send_receipt(self, client_msg_id: str, msg_id: int) -> None:
+        """Tell a sender that its message is stored, and as what."""
+        body = b'{"appId":%d,"userId":%d,"msgId":"%d","clientMsgId":%b}' % (
+            self.app_id,
+            self.user_id,
+            msg_id,
+            encode_json(client_msg_id),
+        )
+        self._send(MsgCode.ACK, body)
 
     def hold(self) -> None:
         """A packet waits for its answer: those that follow it wait as well, so that they are handled in order."""

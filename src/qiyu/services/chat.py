@@ -20,110 +20,145 @@ from qiyu.protocol.bodies import (
     encode_json,
 )
 from qiyu.protocol.packet import CLIENT_MSG_ID_CHARS, BizCode
-from qiyu.routing.hub import Hub
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.outgoing import Outgoing
-from qiyu.routing.router import Router
 from qiyu.routing.session import Session
+from qiyu.services.message_log import Key, Message, MessageContent, MessageLog
+from qiyu.services.recent import RecentMessages, Ring
 
 MAX_TYPE = 2**31 - 1
 
 
 class Chat:
-    """Accepts messages and hands them to the router. `content_chars` 0 means no limit."""
+    """Accepts messages into the message log. `content_chars` 0 means no limit."""
 
-    def __init__(self, hub: Hub, router: Router, msg_ids: MsgIds, content_chars: int, metrics: Metrics) -> None:
-        self._hub = hub
-        self._router = router
+    def __init__(
+        self, log: MessageLog, recent: RecentMessages, msg_ids: MsgIds, content_chars: int, metrics: Metrics
+    ) -> None:
+        self._log = log
+        self._recent = recent
         self._msg_ids = msg_ids
         self._content_chars = content_chars
         self._metrics = metrics
 
     def accept(self, session: Session, body: BizBody, now: Instant) -> None:
-        """Deliver a message, or raise `Refused` with what is wrong with it."""
-        self._check_client_msg_id(body.client_msg_id or "")
-        if body.biz_code == BizCode.ROOM_CHAT:
-            chat = self._read(body.data)
-            if chat.object_id and not chat.room_id:
-                self._to_user(session, chat, now, BizCode.ROOM_CHAT)
-            else:
-                self._to_room(session, chat, now)
-        elif body.biz_code == BizCode.DIRECT:
-            self._to_user(session, self._read(body.data), now, BizCode.DIRECT)
-        else:
+        """Take a message, or raise `Refused` with what is wrong with it.
+
+        One that was sent before, with the same clientMsgId, gets the receipt of the first, even where it could not be
+        sent any longer: so whether a sender may speak is asked last.
+        """
+        client_msg_id = _checked_client_msg_id(body.client_msg_id or "")
+        content = self._read(body)
+        if client_msg_id:
+            key = Key(session.app_id, session.user_id, client_msg_id)
+            if self._log.join(key, content, session):
+                return
+        self._log.check_space(session)
+        refusal = _why_not(session, content)
+        if refusal is not None and not client_msg_id:
+            raise refusal
+        self._log.append(self._message(session, content, client_msg_id, refusal, now), now)
+        self._metrics.messages_accepted += refusal is None
+
+    def _message(
+        self, session: Session, content: MessageContent, client_msg_id: str, refusal: Refused | None, now: Instant
+    ) -> Message:
+        # The ring first: it knows all that comes after the last id there was when it was opened.
+        ring = self._ring(session, content) if refusal is None else None
+        msg_id = self._msg_ids.next(now.unix_ms)
+        data = _data(session, content, now)
+        outgoing = Outgoing(
+            app_id=session.app_id,
+            biz_code=content.biz_code,
+            data=data,
+            msg_id=str(msg_id),
+            is_direct=content.object_id != 0,
+        )
+        return Message(
+            msg_id,
+            session.app_id,
+            session.user_id,
+            content,
+            client_msg_id,
+            data,
+            now.unix_ms,
+            outgoing,
+            [session],
+            ring,
+            refusal,
+        )
+
+    def _ring(self, session: Session, content: MessageContent) -> Ring | None:
+        if not content.room_id:
+            return None
+        return self._recent.open((session.app_id, content.room_id), self._msg_ids.last)
+
+    def _read(self, body: BizBody) -> MessageContent:
+        if body.biz_code not in {BizCode.ROOM_CHAT, BizCode.DIRECT}:
             known = (
                 f"{BizCode.ROOM_CHAT:d} (room chat), {BizCode.DIRECT:d} (direct message) or {BizCode.LIKE:d} (likes)"
             )
             raise Refused(ErrorCode.MALFORMED, f"bizCode {body.biz_code}: expected {known}")
-        self._metrics.messages_accepted += 1
+        chat = decode_chat_data(body.data)
+        self._check(chat)
+        type_, content = chat.type or 0, chat.content or ""
+        if body.biz_code == BizCode.ROOM_CHAT and (chat.room_id or not chat.object_id):
+            return MessageContent(BizCode.ROOM_CHAT, checked_room_id(chat.room_id), 0, type_, content)
+        return MessageContent(int(body.biz_code), 0, checked_id("objectId", chat.object_id), type_, content)
 
-    def _to_room(self, session: Session, chat: ChatData, now: Instant) -> None:
-        room_id = checked_room_id(chat.room_id)
-        room = session.room
-        if room is None or room.id != room_id:
-            where = f"in room {room.id}" if room else "in no room"
-            raise Refused(ErrorCode.FORBIDDEN, f"roomId {room_id}: you are {where}; enter the room first")
-        data = RoomChat(
-            user_id=session.user_id,
-            room_id=room.id,
-            type=chat.type or 0,
-            content=chat.content or "",
-            sender_name=session.nickname,
-            sender_avatar=session.avatar,
-            create_time=now.unix_ms,
-        )
-        outgoing = Outgoing(
-            app_id=session.app_id,
-            biz_code=BizCode.ROOM_CHAT,
-            data=encode_json(data),
-            msg_id=self._msg_ids.next(now.unix_ms),
-        )
-        self._router.to_room(room, outgoing, session)
-
-    def _to_user(self, session: Session, chat: ChatData, now: Instant, biz_code: BizCode) -> None:
-        object_id = checked_id("objectId", chat.object_id)
-        receiver = self._hub.find(session.app_id, object_id)
-        if receiver is None:
-            # There is no inbox yet to keep it in, and what is accepted is never lost: so it is not accepted.
-            raise Refused(ErrorCode.UNAVAILABLE, f"user {object_id} is not connected; send it again later")
-        data = DirectChat(
-            user_id=session.user_id,
-            object_id=object_id,
-            type=chat.type or 0,
-            content=chat.content or "",
-            sender_name=session.nickname,
-            sender_avatar=session.avatar,
-            create_time=now.unix_ms,
-        )
-        encoded = encode_json(data)
-        if biz_code is BizCode.ROOM_CHAT:
-            encoded = encoded[:-1] + b',"senderId":%d}' % session.user_id  # what the seed's clients look for
-        outgoing = Outgoing(
-            app_id=session.app_id,
-            biz_code=biz_code,
-            data=encoded,
-            msg_id=self._msg_ids.next(now.unix_ms),
-            is_direct=True,
-        )
-        self._router.to_user(receiver, outgoing)
-
-    def _read(self, data: str | None) -> ChatData:
-        chat = decode_chat_data(data)
-        if self._content_chars and len(chat.content or "") > self._content_chars:
-            length = len(chat.content or "")
+    def _check(self, chat: ChatData) -> None:
+        length = len(chat.content or "")
+        if self._content_chars and length > self._content_chars:
             raise Refused(
                 ErrorCode.MALFORMED, f"content of {length} characters: expected {self._content_chars} at most"
             )
         if not 0 <= (chat.type or 0) <= MAX_TYPE:
             raise Refused(ErrorCode.MALFORMED, f"type {chat.type}: expected a whole number from 0 to {MAX_TYPE}")
-        return chat
 
-    @staticmethod
-    def _check_client_msg_id(client_msg_id: str) -> None:
-        if not client_msg_id:
-            return
-        if len(client_msg_id) > CLIENT_MSG_ID_CHARS:
-            reason = f"clientMsgId of {len(client_msg_id)} characters: expected {CLIENT_MSG_ID_CHARS} at most"
-            raise Refused(ErrorCode.MALFORMED, reason)
-        # It asks for a receipt, which promises that the message is stored; this version stores nothing.
-        raise Refused(ErrorCode.UNAVAILABLE, "clientMsgId: receipts are not given yet; send it without one")
+
+def _why_not(session: Session, content: MessageContent) -> Refused | None:
+    """Why the session may not send this now."""
+    room = session.room
+    if not content.room_id or (room is not None and room.id == content.room_id):
+        return None
+    where = f"in room {room.id}" if room else "in no room"
+    return Refused(ErrorCode.FORBIDDEN, f"roomId {content.room_id}: you are {where}; enter the room first")
+
+
+def _data(session: Session, content: MessageContent, now: Instant) -> bytes:
+    """`data` as the receivers get it."""
+    if content.room_id:
+        return encode_json(
+            RoomChat(
+                user_id=session.user_id,
+                room_id=content.room_id,
+                type=content.type,
+                content=content.content,
+                sender_name=session.nickname,
+                sender_avatar=session.avatar,
+                create_time=now.unix_ms,
+            )
+        )
+    data = encode_json(
+        DirectChat(
+            user_id=session.user_id,
+            object_id=content.object_id,
+            type=content.type,
+            content=content.content,
+            sender_name=session.nickname,
+            sender_avatar=session.avatar,
+            create_time=now.unix_ms,
+        )
+    )
+    if content.biz_code == BizCode.ROOM_CHAT:
+        return data[:-1] + b',"senderId":%d}' % session.user_id  # what the seed's clients look for
+    return data
+
+
+def _checked_client_msg_id(client_msg_id: str) -> str:
+    if len(client_msg_id) > CLIENT_MSG_ID_CHARS:
+        reason = f"clientMsgId of {len(client_msg_id)} characters: expected {CLIENT_MSG_ID_CHARS} at most"
+        raise Refused(ErrorCode.MALFORMED, reason)
+    if "\0" in client_msg_id:
+        raise Refused(ErrorCode.MALFORMED, "clientMsgId: expected no U+0000 in it")
+    return client_msg_id

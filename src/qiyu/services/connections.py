@@ -17,8 +17,10 @@ from qiyu.model import Instant
 from qiyu.protocol.packet import MsgCode
 from qiyu.protocol.wire import Wire
 from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Room, Session
+from qiyu.services.inbox import Inbox
 from qiyu.services.room_events import RoomEvents
 from qiyu.services.tokens import Identity
 
@@ -36,9 +38,19 @@ class ConnectionRules:
 class Connections:
     """The sessions of this instance, from their first byte to their last."""
 
-    def __init__(self, hub: Hub, events: RoomEvents, rules: ConnectionRules, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        in_flight: InFlight,
+        events: RoomEvents,
+        inbox: Inbox,
+        rules: ConnectionRules,
+        metrics: Metrics,
+    ) -> None:
         self._hub = hub
+        self._in_flight = in_flight
         self._events = events
+        self._inbox = inbox
         self._rules = rules
         self._metrics = metrics
         self._ids = itertools.count(1)
@@ -58,6 +70,7 @@ class Connections:
         if replaced is not None:
             self._metrics.sessions_replaced += 1
             self.end(replaced, EndReason.REPLACED)
+        self._inbox.begin(session)
         self._metrics.logins += 1
         log.debug("logged in", session=session.id, user=session.user_id, app=session.app_id, wire=session.wire.name)
 
@@ -78,6 +91,7 @@ class Connections:
         before = session.room
         room = self._hub.enter(session, room_id)
         if before is not room:
+            self._in_flight.forget_room(session)
             if before is not None:
                 self._events.left(session, before)
             self._events.entered(session, room)
@@ -88,6 +102,7 @@ class Connections:
         room = session.room
         if room is not None:
             self._hub.leave(session)
+            self._in_flight.forget_room(session)
             self._events.left(session, room)
 
     def end(self, session: Session, reason: EndReason, *, retry_after_ms: int = 0) -> None:
@@ -117,7 +132,7 @@ class Connections:
         """The connection is gone, whoever closed it."""
         self._forget(session)
         session.ended = True
-        session.room_in_flight = session.direct_in_flight = session.held = None
+        session.held = None
 
     def sweep(self, now: Instant) -> None:
         """End who did not log in in time, and who has been silent too long; give unused memory back."""
@@ -153,3 +168,5 @@ class Connections:
         self._not_logged_in.pop(session, None)
         self.leave_room(session)
         self._hub.unbind(session)
+        self._in_flight.forget(session)
+        session.replay = None

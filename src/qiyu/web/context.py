@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qiyu.model import Instant
     from qiyu.routing.hub import Hub
     from qiyu.services.accounts import Accounts
+    from qiyu.services.history import History
     from qiyu.services.living_rooms import LivingRooms
     from qiyu.services.tokens import Tokens
 
@@ -28,9 +29,12 @@ class WebContext:
 
     accounts: Accounts
     living_rooms: LivingRooms
+    history: History
     tokens: Tokens
     hub: Hub
     metrics: Metrics
+    gauges: Mapping[str, Callable[[], int]]
+    """By name, what rises and falls: sessions, messages that wait."""
     clock: Callable[[], Instant]
     ping: Callable[[], Awaitable[object]]
     """Asks the database for nothing; raises DatabaseUnavailable, or takes its time, where that does not work."""

@@ -38,9 +38,11 @@ async def readyz() -> Response:
 
 @health.get("/metrics")
 async def metrics() -> Response:
-    """What was counted since the start, as Prometheus reads it."""
+    """How much there is of what comes and goes, and what was counted since the start, as Prometheus reads it."""
     ctx = context()
-    lines = ["# TYPE qiyu_sessions gauge", f"qiyu_sessions {len(ctx.hub)}"]
+    lines = []
+    for name, read in ctx.gauges.items():
+        lines += [f"# TYPE qiyu_{name} gauge", f"qiyu_{name} {read()}"]
     for field in fields(ctx.metrics):
         lines += [
             f"# TYPE qiyu_{field.name}_total counter",

@@ -1,7 +1,8 @@
-"""/im: what a client needs to connect, and who is connected."""
+"""/im: what a client needs to connect, who is connected, and what was said."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import RootModel
@@ -13,7 +14,10 @@ from qiyu.web.address import called_host
 from qiyu.web.answers import Answer
 from qiyu.web.calls import logged_in
 from qiyu.web.context import WebContext, context
-from qiyu.web.params import NoParams, Params, UserIds
+from qiyu.web.params import MsgId, NoParams, PageSize, Params, RoomId, UserId, UserIds
+
+if TYPE_CHECKING:
+    from qiyu.storage.messages import Stored
 
 im = Blueprint("im", __name__, url_prefix="/im")
 
@@ -37,6 +41,40 @@ class Online(RootModel[dict[int, bool]]):
     """Whether each user is connected."""
 
 
+class HistoryQuestion(Params):
+    """What history takes: a room or a user, and from where on backwards."""
+
+    one_of = ("roomId", "objectId")
+
+    room_id: RoomId = 0
+    object_id: UserId = 0
+    before_msg_id: MsgId = ""
+    limit: PageSize = 50
+
+
+class HistoryMessage(Answer):
+    """A message as the body of the packet that brings it."""
+
+    app_id: int
+    user_id: int
+    biz_code: int
+    data: str
+    msg_id: str
+
+
+class OwnHistoryMessage(HistoryMessage):
+    """One that the caller has sent, with the `clientMsgId` it had."""
+
+    client_msg_id: str
+
+
+class HistoryPage(Answer):
+    """A page of messages, the newest last."""
+
+    messages: list[OwnHistoryMessage | HistoryMessage]
+    has_more: bool
+
+
 @im.post("/getImConfig")
 @logged_in(NoParams, ImConfig)
 async def get_im_config(_asked: NoParams, user: User) -> ImConfig:
@@ -56,6 +94,35 @@ async def online(asked: OnlineQuestion, _user: User) -> Online:
     """Which of these users are connected, by their ids."""
     hub = context().hub
     return Online({user_id: hub.find(APP_ID, user_id) is not None for user_id in asked.user_ids})
+
+
+@im.post("/history")
+@logged_in(HistoryQuestion, HistoryPage)
+async def history(asked: HistoryQuestion, user: User) -> HistoryPage:
+    """What was said in a room or with a user, a page at a time, from the newest on backwards."""
+    ctx = context()
+    find = ctx.history.of_room if asked.room_id else ctx.history.of_conversation
+    messages, has_more = await find(
+        user.id,
+        asked.room_id or asked.object_id,
+        before=int(asked.before_msg_id) if asked.before_msg_id else None,
+        limit=asked.limit,
+        now=ctx.clock(),
+    )
+    return HistoryPage(messages=[_for_reader(message, user.id) for message in messages], has_more=has_more)
+
+
+def _for_reader(message: Stored, user_id: int) -> HistoryMessage:
+    found = HistoryMessage(
+        app_id=message.app_id,
+        user_id=user_id,  # in any packet, who receives it; who sent it stands in `data`
+        biz_code=message.biz_code,
+        data=message.data,
+        msg_id=str(message.msg_id),
+    )
+    if message.user_id != user_id or not message.client_msg_id:
+        return found
+    return OwnHistoryMessage(**found.model_dump(), client_msg_id=message.client_msg_id)
 
 
 def _ws_address(ctx: WebContext) -> str:

@@ -9,11 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from quart import Request
 from werkzeug.datastructures import MultiDict
 
@@ -23,8 +33,10 @@ from qiyu.services import credentials
 
 MAX_USER_IDS: Final = 1000
 MAX_PAGE: Final = 1_000_000
+MAX_MSG_ID: Final = 2**63 - 1
 _SHOWN_CHARS: Final = 40
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
+_MSG_ID: Final = re.compile(r"[0-9]{1,19}")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9.,_-]+")
 _FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
@@ -44,6 +56,19 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, hide_input_in_errors=True)
 
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Parameters, by their names in a request, of which exactly one must be given; each has a default."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if cls.one_of:
+            described = handler.resolve_ref_schema(schema)
+            described["oneOf"] = [{"required": [name]} for name in cls.one_of]
+            for name in cls.one_of:
+                del described["properties"][name]["default"]
+        return schema
+
 
 class NoParams(Params):
     """A call that takes nothing."""
@@ -60,6 +85,18 @@ def _whole_number(value: object) -> object:
     if type(value) is int:
         return value
     raise ValueError
+
+
+def _msg_id(value: object) -> object:
+    """19 digits are more than a JSON number holds in JavaScript: so, beyond what it counts exactly, text alone."""
+    if isinstance(value, str):
+        if value and not (_MSG_ID.fullmatch(value) and int(value) <= MAX_MSG_ID):
+            raise ValueError
+        return value
+    number = _whole_number(value)
+    if not (isinstance(number, int) and 0 <= number <= MAX_ID):
+        raise ValueError
+    return str(number)
 
 
 def _user_ids(value: object) -> object:
@@ -87,6 +124,18 @@ RoomId: TypeAlias = Annotated[
     Field(ge=1, le=MAX_ID),
     BeforeValidator(_whole_number),
     Expected(f"a whole number from 1 to {MAX_ID}"),
+]
+UserId: TypeAlias = Annotated[
+    int,
+    Field(ge=MIN_ID, le=MAX_ID),
+    BeforeValidator(_whole_number),
+    Expected(f"a whole number from {MIN_ID} to {MAX_ID}"),
+]
+MsgId: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_msg_id),
+    Field(json_schema_extra={"pattern": "^[0-9]{0,19}$"}),
+    Expected(f"a msgId: a whole number from 0 to {MAX_MSG_ID}, as text"),
 ]
 Page: TypeAlias = Annotated[
     int,
@@ -134,11 +183,17 @@ Secret: TypeAlias = Annotated[str, Field(max_length=1024), Expected("a text", se
 async def read_params(request: Request, kind: type[P]) -> P:
     """The parameters of this request; raises `CallRefused` 400 that names each that is wrong."""
     found = _found_in(request.args) | await _found_in_body(request)
+    problems = []
     try:
-        return kind.model_validate(found)
+        params = kind.model_validate(found)
     except ValidationError as error:
         names = dict.fromkeys(str(each["loc"][0]) for each in error.errors(include_url=False, include_input=False))
-        raise CallRefused(400, "; ".join(_problem(kind, name, found) for name in names)) from None
+        problems = [_problem(kind, name, found) for name in names]
+    if kind.one_of:
+        problems += _problems_of_choice(kind.one_of, found)
+    if problems:
+        raise CallRefused(400, "; ".join(problems))
+    return params
 
 
 async def _found_in_body(request: Request) -> dict[str, object]:
@@ -181,6 +236,13 @@ def _problem(kind: type[Params], name: str, found: dict[str, object]) -> str:
     if expected.secret:
         return f"{name}: expected {expected.words}"
     return f"{name} = {_shown(found[name])}: expected {expected.words}"
+
+
+def _problems_of_choice(one_of: tuple[str, ...], found: dict[str, object]) -> list[str]:
+    given = [f"{name} = {_shown(found[name])}" for name in one_of if name in found]
+    if not given:
+        return [f"{' or '.join(one_of)}: missing, expected one of them"]
+    return [f"{', '.join(given)}: expected only one of them"] if len(given) > 1 else []
 
 
 def _shown(value: object) -> str:

@@ -1,0 +1,145 @@
+"""Catch-up: who comes back to a room is sent what it missed there, and then what is said from now on.
+
+Both happen in one step, out of the room's ring (services/recent.py): the session becomes a member, and gets what the
+ring has. Where the ring does not reach back far enough, the session waits outside until the database was read; so there
+is no moment at which a message could be missed or come twice.
+
+`recovered` is true only where it can be shown that nothing was left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+from qiyu.metrics import Metrics
+from qiyu.model import Instant
+from qiyu.routing.msgid import MsgIds
+from qiyu.routing.outbox import OutboxLimits
+from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.session import Session
+from qiyu.services.delivery import Delivery
+from qiyu.services.inbox import outgoing_of
+from qiyu.services.message_log import MessageLog
+from qiyu.services.recent import CATCH_UP_MESSAGES, RING_MESSAGES, Recent, RecentMessages
+from qiyu.storage.messages import Stored
+
+WAITING_ENTRIES: Final = 10_000
+"""The most sessions that wait for what they missed; further ones are told to try again."""
+
+RoomKey: TypeAlias = tuple[int, int]
+"""App and room."""
+Loaded: TypeAlias = Callable[[Instant], None]
+"""What a session does once its room has been read, or could not be."""
+
+
+class Missed(NamedTuple):
+    """What a member is to be sent, oldest first, and whether that is all."""
+
+    messages: list[Outgoing]
+    recovered: bool
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A room that is to be read."""
+
+    barrier: int
+    """Once all messages and ACKs up to this number of the message log are settled."""
+    floor: int
+    """What comes after this msgId, the ring has."""
+    entries: list[tuple[Session, Loaded]] = field(default_factory=list)
+
+
+class CatchUp:
+    """What members missed. A session is sent no more of it at once than an outbox takes (the soft bound)."""
+
+    def __init__(
+        self,
+        recent: RecentMessages,
+        delivery: Delivery,
+        log: MessageLog,
+        msg_ids: MsgIds,
+        limits: OutboxLimits,
+        metrics: Metrics,
+    ) -> None:
+        self._recent = recent
+        self._delivery = delivery
+        self._log = log
+        self._msg_ids = msg_ids
+        self._max_bytes = limits.soft
+        self._metrics = metrics
+        self._wanted: dict[RoomKey, Wanted] = {}
+        self._entries = 0
+        self.wake: Callable[[], None] = lambda: None
+        """Called when there is a room to read."""
+
+    def __repr__(self) -> str:
+        return f"<CatchUp rooms={len(self._wanted)} entries={self._entries}>"
+
+    def knows(self, key: RoomKey, after: int) -> bool:
+        """Whether memory has all that was said in the room after this msgId, or as much as reading would bring."""
+        ring = self._recent.find(key)
+        return ring is not None and (ring.floor <= after or ring.is_all or ring.is_full)
+
+    def look_up(self, key: RoomKey, session: Session, loaded: Loaded) -> bool:
+        """Have the room read, and `loaded` called for the session then; False if too many wait."""
+        if self._entries >= WAITING_ENTRIES:
+            return False
+        wanted = self._wanted.get(key)
+        if wanted is None:
+            ring = self._recent.open(key, self._msg_ids.last)
+            wanted = self._wanted[key] = Wanted(self._log.enqueued, ring.floor)
+        wanted.entries.append((session, loaded))
+        self._entries += 1
+        self.wake()
+        return True
+
+    def missed(self, session: Session, key: RoomKey, after: int) -> Missed:
+        """What the session is to be sent that saw `after` last."""
+        ring = self._recent.find(key)
+        if ring is None:
+            return Missed([], recovered=False)
+        found = ring.since(after, session.user_id)
+        newest: list[Outgoing] = []
+        size = 0
+        for outgoing in reversed(found[-CATCH_UP_MESSAGES:]):
+            size += outgoing.size
+            if size > self._max_bytes:
+                break
+            newest.append(outgoing)
+        return Missed(newest[::-1], recovered=ring.floor <= after and len(newest) == len(found))
+
+    def send(self, session: Session, missed: Missed, now: Instant) -> None:
+        """Send it."""
+        if missed.messages:
+            self._metrics.catch_up_replayed += len(missed.messages)
+            self._delivery.to_session(session, missed.messages, now)
+
+    # What the driver calls
+
+    def take(self) -> dict[RoomKey, Wanted]:
+        """The rooms that can be read now; they are not given again."""
+        settled = self._log.settled
+        ready = {key: wanted for key, wanted in self._wanted.items() if wanted.barrier <= settled}
+        for key, wanted in ready.items():
+            del self._wanted[key]
+            self._entries -= len(wanted.entries)
+        return ready
+
+    def take_all(self) -> list[tuple[Session, Loaded]]:
+        """All that wait, ready or not: the database does not answer, and they go on with what memory has."""
+        entries = [entry for wanted in self._wanted.values() for entry in wanted.entries]
+        self._wanted.clear()
+        self._entries = 0
+        return entries
+
+    def loaded(self, key: RoomKey, wanted: Wanted, rows: list[Stored], below: int) -> None:
+        """The room was read: its newest RING_MESSAGES above `below`, which is as far back as anything is kept."""
+        ring = self._recent.open(key, wanted.floor)
+        if ring.floor != wanted.floor:
+            return  # so much was said meanwhile that what lies between is not known
+        floor = below if len(rows) < RING_MESSAGES else rows[0].msg_id - 1
+        self._recent.load(ring, [Recent(row.msg_id, row.user_id, outgoing_of(row)) for row in rows], floor)
+        ring.is_all = len(rows) < RING_MESSAGES and ring.floor == floor
