@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
+CRASH_SECONDS ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fuzz bench clean
+.PHONY: help serve test check fuzz crash bench bench-quick clean
 
 help: ## Show what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.runtime ## Set up and run the server, on this machine only, with what config.toml says
 	$(BIN)/qiyu serve
@@ -27,13 +28,17 @@ check: $(VENV)/.development ## Format, lint, types and the floor plan
 fuzz: $(VENV)/.development ## Run the property tests long (FUZZ_EXAMPLES=20000 examples each)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m property --hypothesis-profile=fuzz
 
-bench: $(VENV)/.runtime ## Measure heartbeats and room fan-out on this machine
-	$(BIN)/python bench/load.py heartbeat --connections 50
-	$(BIN)/python bench/load.py heartbeat --connections 500
-	$(BIN)/python bench/load.py room --connections 500 --senders 4 --in-flight 4
+crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180), and see what is lost
+	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS)
+
+bench: $(VENV)/.runtime ## Measure everything, beside other servers: the better part of an hour
+	$(BIN)/python -m bench --peers all
+
+bench-quick: $(VENV)/.runtime ## Measure each workload briefly: about two minutes
+	$(BIN)/python -m bench --quick
 
 clean: ## Remove what was set up and built; data/ stays
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build bench/.results bench/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples bench migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
