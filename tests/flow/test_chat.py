@@ -58,10 +58,15 @@ async def test_direct_messages_go_to_one_user_and_back(server: RunningServer) ->
         assert "roomId" not in answer["data"]
 
 
-async def test_a_direct_message_to_nobody_is_not_accepted(server: RunningServer) -> None:
+async def test_a_direct_message_to_nobody_comes_when_somebody_is_there(server: RunningServer) -> None:
     async with await server.tcp_peer(10001) as one:
         await one.tell(10009, "anybody?")
-        assert (await one.expect(ERROR))["data"]["code"] == 503
+        await one.send(HEARTBEAT)
+        await one.expect(HEARTBEAT)  # and no ERROR before it
+        async with await server.ws_peer(10009) as nine:
+            heard = await nine.expect(BIZ)
+            assert (heard["userId"], heard["data"]["userId"]) == (10009, 10001)
+            assert heard["data"]["content"] == "anybody?"
 
 
 async def test_a_login_may_come_byte_by_byte(server: RunningServer) -> None:
