@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import func, select
 
 from harness import ACK, APP, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_CHAT, Harness, Peer, Received
-from history import Fault, History, Kind, Room, Target, User
+from history import History, Room, Target, User
 from memory_database import MemoryStore
 from qiyu.drivers.messages import read_pages
 from qiyu.model import Instant
@@ -108,8 +108,6 @@ class Delivering(RuleBasedStateMachine):
         self.connections: list[Connection] = []
         self.count = 0
         self.prompt = True
-        self.early: set[str] = set()
-        """msgIds of what was acknowledged before it was settled."""
         self.store = MemoryStore(self.sections.get("messages", {}).get("inbox", 1000))
         self._start(Instant(1_000.0, 1_750_000_000_000))
 
@@ -332,13 +330,8 @@ class Delivering(RuleBasedStateMachine):
         self._wait(RETRY_SECONDS)
         self._drain()
         faults = self.history.judge(retry_seconds=RETRY_SECONDS if self.prompt else 0.0)
-        faults = [fault for fault in faults if fault.kind is not Kind.TOO_SOON or not self._was_early(fault)]
         assert faults == [], self.history.to_jsonl()
         self._nothing_is_left()
-
-    def _was_early(self, fault: Fault) -> bool:
-        """A login found it stored, and it was acknowledged before it was settled: then it comes once more."""
-        return any(msg_id in fault.text for msg_id in self.early)
 
     def _drain(self) -> None:
         before = None
@@ -438,7 +431,6 @@ class Delivering(RuleBasedStateMachine):
             return
         for msg_id in acknowledged:
             self.history.acknowledged(self._at(), connection=connection.name, user=connection.user, msg_id=msg_id)
-        self.early.update({str(message.msg_id) for message in self._unsettled()}.intersection(acknowledged))
         first, *more = acknowledged
         connection.peer.send(ACK, msgId=first, **({"data": more} if more else {}))
         connection.unconfirmed += acknowledged

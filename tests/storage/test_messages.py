@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 from qiyu.storage import messages
 from qiyu.storage.database import Database
 from qiyu.storage.messages import CHUNK, KEYS, Ack, NewMessage, Outcome, Stored
-from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, metadata, t_im_message
+from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, metadata
 
 APP: Final = 10_000
 ALICE, BOB, CAROL = 10_001, 10_002, 10_003
@@ -197,10 +197,10 @@ async def test_whoever_is_in_between_is_found(db: Database, monkeypatch: pytest.
     others = iter([to_room(1, "a"), to_room(2, "b")])
     insert = messages._insert
 
-    def meet_another(c: Connection, rows: list[dict[str, Any]]) -> None:
+    def meet_another(c: Connection, rows: list[Any]) -> None:
         other = next(others, None)
         if other is not None:
-            c.execute(t_im_message.insert(), [messages._row(other)])
+            messages._insert_messages(c, [messages._row(other, c.dialect)])
         insert(c, rows)
 
     monkeypatch.setattr(messages, "_insert", meet_another)

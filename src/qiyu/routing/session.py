@@ -33,7 +33,7 @@ class Room:
 class Replay:
     """What one session has yet to get of its user's inbox (services/inbox.py)."""
 
-    __slots__ = ("again", "barrier", "cursor", "deferred", "rows")
+    __slots__ = ("again", "barrier", "cursor", "deferred", "is_last", "rows")
 
     def __init__(self, barrier: int) -> None:
         self.barrier = barrier
@@ -44,6 +44,8 @@ class Replay:
         """Read, and not sent yet: the newest first."""
         self.deferred: dict[str, Outgoing] | None = None
         """Newer messages, by msgId: they go after the inbox."""
+        self.is_last = False
+        """There is no further page."""
         self.again = False
         """There were more of them than are kept here: the inbox, which has them too, is to be read once more."""
 
@@ -64,6 +66,7 @@ class Session:
         "nickname",
         "outbox",
         "replay",
+        "replayed",
         "room",
         "room_in_flight",
         "splice",
@@ -93,6 +96,8 @@ class Session:
         """A direct message was taken off its table unacknowledged: an ACK of what is on none may be that one's."""
         self.replay: Replay | None = None
         """Its inbox on the way to it; None once it has all of it, and direct messages go straight to it."""
+        self.replayed = 0
+        """The last msgId that its inbox had: what is delivered late, up to that one, it has had from there."""
         self.waiting = 0
         """Messages of its own that wait to be stored; those that follow wait behind them."""
         self.held: list[Packet] | None = None

@@ -42,7 +42,7 @@ class Delivery:
             return
         if session.replay is not None:
             _defer(session.replay, outgoing)
-        else:
+        elif session.replayed < int(outgoing.msg_id):
             self.to_session(session, (outgoing,), now)
 
     def to_session(self, session: Session, outgoings: Sequence[Outgoing], now: Instant) -> None:

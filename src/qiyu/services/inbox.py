@@ -2,8 +2,9 @@
 
 From its login on a session is replaying: direct messages for it are put aside (services/delivery.py). Its inbox is
 read in pages, once every message and every ACK accepted before the login is stored; each page goes out as far as the
-peer reads. When a page finds nothing more, what was put aside follows, and in that same step the session turns live. So
-nothing is skipped, what comes twice is sent once, and what was acknowledged does not come again.
+peer reads. Behind a page that is not full follows what was put aside, and in that same step the session turns live:
+what is stored after such a page was read is delivered after it, too. So nothing is skipped, what comes twice is sent
+once, and what was acknowledged does not come again.
 
 Reading is for a driver (drivers/messages.py): it is told which sessions want what, for many of them at once.
 """
@@ -97,14 +98,13 @@ class Inbox:
         self._reading[session] = None
 
     def page(self, session: Session, rows: Sequence[Stored], now: Instant) -> None:
-        """The next page of a session's inbox; an empty one is the end of it."""
+        """The next page of a session's inbox; one that is not full is the end of it."""
         replay = session.replay
         if replay is None:
             return
-        if not rows:
-            self._finish(session, replay, now)
-            return
-        replay.cursor = rows[-1].msg_id
+        replay.is_last = len(rows) < PAGE_MESSAGES
+        if rows:
+            replay.cursor = rows[-1].msg_id
         replay.rows = [outgoing_of(row) for row in reversed(rows)]
         self._sending[session] = None
         self._send(session, replay, now)
@@ -121,13 +121,15 @@ class Inbox:
         sent = []
         while replay.rows and session.outbox.size < PACE_BYTES:
             outgoing = replay.rows.pop()
-            if replay.deferred:
-                replay.deferred.pop(outgoing.msg_id, None)
             self._delivery.to_session(session, (outgoing,), now)
             sent.append(outgoing)
         self._metrics.inbox_replayed += len(sent)
-        if not replay.rows:
-            del self._sending[session]
+        if replay.rows:
+            return
+        del self._sending[session]
+        if replay.is_last:
+            self._finish(session, replay, now)
+        else:
             self._reading[session] = None
             self.wake()
 
@@ -140,8 +142,10 @@ class Inbox:
             self.wake()
             return
         session.replay = None
+        session.replayed = replay.cursor
         if replay.deferred:
-            self._delivery.to_session(session, list(replay.deferred.values()), now)
+            newer = [outgoing for outgoing in replay.deferred.values() if int(outgoing.msg_id) > replay.cursor]
+            self._delivery.to_session(session, newer, now)
 
 
 def outgoing_of(row: Stored) -> Outgoing:

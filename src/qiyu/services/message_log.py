@@ -2,7 +2,8 @@
 
 A message with a clientMsgId is delivered and receipted once it is stored. One without is delivered at once and stored
 behind; but what it would overtake holds it back: an earlier message of its sender or of its room that waits to be
-stored. So a sender's messages arrive in the order sent, and a room's in the order of their ids.
+stored. So a sender's messages arrive in the order sent, and a room's in the order of their ids. And when more than two
+batches wait, everybody does: senders come down to the pace of the database.
 
 All of it is one queue, first in, first out, with a bound. What goes over it gets ERROR 503, and so does everything that
 waits when the database fails; messages that were delivered already stay, to be stored when it is back. Whether a batch
@@ -34,6 +35,7 @@ from qiyu.storage.messages import Ack, NewMessage, Outcome, Stored
 
 BATCH_MESSAGES: Final = 1_000
 BATCH_ACKS: Final = 5_000
+CROWDED_MESSAGES: Final = 2 * BATCH_MESSAGES
 WAITING_OF_SESSION: Final = 1_000
 """Messages of one session that may wait: it cannot take the whole queue for itself."""
 WAITING_ACKS: Final = 100_000
@@ -162,6 +164,14 @@ class MessageLog:
             oldest = min(oldest, next(iter(acks.values())))
         return oldest - 1
 
+    @property
+    def _is_crowded(self) -> bool:
+        """Messages come faster than they are stored: who does not ask for a receipt is no longer faster than that.
+
+        Not while the database fails: that may last, and what is said without a receipt goes on.
+        """
+        return len(self._queue) >= CROWDED_MESSAGES and not self.failing
+
     # What packets do
 
     def join(self, key: Key, content: MessageContent, session: Session) -> bool:
@@ -190,7 +200,9 @@ class MessageLog:
         """Take an accepted message, and deliver it unless it has to wait. Raises `Refused` (503)."""
         (session,) = message.sessions
         ring = message.ring
-        message.waits = bool(message.client_msg_id or session.waiting or (ring is not None and ring.waiting))
+        message.waits = bool(
+            message.client_msg_id or session.waiting or (ring is not None and ring.waiting) or self._is_crowded
+        )
         if message.waits and self.failing:
             raise _not_now("the database does not answer")
         self.enqueued += 1

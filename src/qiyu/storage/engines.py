@@ -32,6 +32,8 @@ Synchronous: TypeAlias = Literal["normal", "full"]
 
 SQLITE_READERS: Final = 3  # beside the one writer
 CONNECT_SECONDS: Final = 5
+CACHE_KIB: Final = 16_000  # of each connection, at most
+CHECKPOINT_PAGES: Final = 4_000  # of 4 KiB
 READING: Final = "qiyu_reading"
 """The execution option of a connection whose transaction will not write."""
 
@@ -151,6 +153,9 @@ def _set_up(connection: Any, synchronous: Synchronous, busy_seconds: float) -> N
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute(f"PRAGMA synchronous = {synchronous}")
+    # Four times what SQLite takes of itself for a log that is written all the time: a fifth less CPU a message.
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     # The file remembers it, but to switch to it needs the file for oneself, and SQLite does not wait for that.
     _once_free(busy_seconds, lambda: cursor.execute("PRAGMA journal_mode = WAL"))
     cursor.close()

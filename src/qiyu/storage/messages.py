@@ -14,6 +14,9 @@ import msgspec
 from sqlalchemy import (
     Connection,
     CursorResult,
+    Delete,
+    Dialect,
+    Insert,
     Select,
     and_,
     bindparam,
@@ -28,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from qiyu.storage.tables import t_im_inbox, t_im_message
+from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, ExactText, t_im_inbox, t_im_message
 
 T = TypeVar("T")
 
@@ -40,6 +43,8 @@ Ack: TypeAlias = tuple[int, int, int]
 """app_id, user_id (the receiver), msg_id."""
 
 _Key: TypeAlias = tuple[int, int, str]  # app_id, user_id (the sender), client_msg_id
+_Row: TypeAlias = tuple[int, int, int, int, int, int, str | None, str, int]  # the columns of t_im_message
+_CLIENT_MSG_ID: Final = 6
 _Inbox: TypeAlias = tuple[int, int]  # app_id, user_id (the receiver)
 
 
@@ -80,9 +85,33 @@ class Outcome(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    rows: list[dict[str, Any]]
-    inbox: list[dict[str, int]]
+    rows: list[_Row]
+    inbox: list[Ack]
     outcome: Outcome
+
+
+class _Many:
+    """A statement for many rows of plain numbers and texts, compiled once for each kind of database.
+
+    To bind the values of a row as SQLAlchemy does takes longer than SQLite needs to keep it.
+    """
+
+    def __init__(self, statement: Insert | Delete, columns: Sequence[str]) -> None:
+        self._statement = statement
+        self._columns = list(columns)
+        self._sql: dict[str, str] = {}
+
+    def __call__(self, c: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            sql = self._sql.get(c.dialect.name) or self._compile(c.dialect)
+            c.exec_driver_sql(sql, list(rows))
+
+    def _compile(self, dialect: Dialect) -> str:
+        keys = self._columns if isinstance(self._statement, Insert) else None
+        compiled: Any = self._statement.compile(dialect=dialect, column_keys=keys)
+        assert compiled.positiontup == self._columns  # noqa: S101
+        sql = self._sql[dialect.name] = str(compiled)
+        return sql
 
 
 _m: Final = t_im_message.c
@@ -100,9 +129,15 @@ _MESSAGES: Final = select(
 )
 _KEY: Final = (_m.app_id, _m.user_id, _m.client_msg_id)
 _ACK: Final = tuple_(_i.app_id, _i.user_id, _i.msg_id)
-_ACKNOWLEDGE: Final = delete(t_im_inbox).where(
-    _i.app_id == bindparam("app"), _i.user_id == bindparam("user"), _i.msg_id == bindparam("msg")
+_acknowledge: Final = _Many(
+    delete(t_im_inbox).where(
+        _i.app_id == bindparam("app"), _i.user_id == bindparam("user"), _i.msg_id == bindparam("msg")
+    ),
+    ("app", "user", "msg"),
 )
+_insert_messages: Final = _Many(insert(t_im_message), _m.keys())
+_insert_inbox: Final = _Many(insert(t_im_inbox), _i.keys())
+_bound_client_msg_id: Final = ExactText(CLIENT_MSG_ID_CHARS).process_bind_param
 # Compared, and no EXISTS, which PostgreSQL answers by reading the whole inbox of everybody.
 _HELD: Final = (
     select(_i.msg_id)
@@ -143,11 +178,11 @@ def store(c: Connection, messages: Sequence[NewMessage], acknowledged: Collectio
     if inbox_limit and waiting:
         held = _count_inboxes(c, {(m.app_id, m.object_id) for m in messages if m.msg_id in waiting})
     existing: dict[_Key, Stored] = {}
-    plan = _plan(messages, waiting, existing, held, inbox_limit)
+    plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
     if plan.outcome.inbox_full:
         # A duplicate takes no room in the inbox and is one even where that is full; inserting would not tell.
         existing = _find_existing(c, [m for m in messages if m.msg_id in plan.outcome.inbox_full])
-        plan = _plan(messages, waiting, existing, held, inbox_limit)
+        plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
     for attempt in range(TRIES):
         try:
             _insert(c, plan.rows)
@@ -157,9 +192,8 @@ def store(c: Connection, messages: Sequence[NewMessage], acknowledged: Collectio
             if attempt == TRIES - 1 or not _have_client_msg_id(plan.rows):
                 raise
             existing |= _find_existing(c, messages)
-            plan = _plan(messages, waiting, existing, held, inbox_limit)
-    if plan.inbox:
-        c.execute(insert(t_im_inbox), plan.inbox)
+            plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
+    _insert_inbox(c, plan.inbox)
     return plan.outcome
 
 
@@ -225,6 +259,7 @@ def prune(c: Connection, *, after: int, below: int, limit: int) -> int | None:
 
 
 def _plan(
+    dialect: Dialect,
     messages: Iterable[NewMessage],
     waiting: Collection[int],
     existing: Mapping[_Key, Stored],
@@ -252,26 +287,17 @@ def _plan(
                     inbox_full.add(m.msg_id)
                     continue
                 room[receiver] += 1
-            inbox.append({"app_id": m.app_id, "user_id": m.object_id, "msg_id": m.msg_id})
+            inbox.append((m.app_id, m.object_id, m.msg_id))
         if m.client_msg_id:
             before[key] = m
-        rows.append(_row(m))
+        rows.append(_row(m, dialect))
     return plan
 
 
-def _row(m: NewMessage) -> dict[str, Any]:
+def _row(m: NewMessage, dialect: Dialect) -> _Row:
     first_id, second_id = _pair(m.user_id, m.object_id) if m.object_id else (m.room_id, 0)
-    return {
-        "msg_id": m.msg_id,
-        "app_id": m.app_id,
-        "user_id": m.user_id,
-        "biz_code": m.biz_code,
-        "first_id": first_id,
-        "second_id": second_id,
-        "client_msg_id": m.client_msg_id or None,
-        "data": m.data,
-        "create_time": m.create_time,
-    }
+    client_msg_id = _bound_client_msg_id(m.client_msg_id or None, dialect)
+    return (m.msg_id, m.app_id, m.user_id, m.biz_code, first_id, second_id, client_msg_id, m.data, m.create_time)
 
 
 def _stored(row: Sequence[Any]) -> Stored:
@@ -283,17 +309,17 @@ def _stored(row: Sequence[Any]) -> Stored:
     return Stored(msg_id, app_id, user_id, biz_code, room_id, object_id, client_msg_id or "", data, create_time)
 
 
-def _insert(c: Connection, rows: list[dict[str, Any]]) -> None:
+def _insert(c: Connection, rows: list[_Row]) -> None:
     if _have_client_msg_id(rows):
         with c.begin_nested():
-            c.execute(insert(t_im_message), rows)
-    elif rows:
-        c.execute(insert(t_im_message), rows)
+            _insert_messages(c, rows)
+    else:
+        _insert_messages(c, rows)
 
 
-def _have_client_msg_id(rows: Iterable[dict[str, Any]]) -> bool:
+def _have_client_msg_id(rows: Iterable[_Row]) -> bool:
     """Whether one may be a duplicate."""
-    return any(row["client_msg_id"] is not None for row in rows)
+    return any(row[_CLIENT_MSG_ID] is not None for row in rows)
 
 
 def _find_existing(c: Connection, messages: Iterable[NewMessage]) -> dict[_Key, Stored]:
@@ -320,9 +346,8 @@ def _delete_acknowledged(c: Connection, acks: Iterable[Ack]) -> None:
     if c.dialect.name == "mysql":  # whose driver makes a trip to the server of each of many
         for chunk in _chunks(sorted(acks)):
             c.execute(delete(t_im_inbox).where(_ACK.in_(chunk)))
-    elif acks:
-        rows = [{"app": app_id, "user": user_id, "msg": msg_id} for app_id, user_id, msg_id in sorted(acks)]
-        c.execute(_ACKNOWLEDGE, rows)
+    else:
+        _acknowledge(c, sorted(acks))
 
 
 def _count_inboxes(c: Connection, receivers: Collection[_Inbox]) -> dict[_Inbox, int]:
