@@ -17,6 +17,10 @@ class Metrics:
     """Over the limit of connections: closed before a byte was read."""
     connections_crashed: int = 0
     """Closed because of a bug in the server (logged with a traceback)."""
+    turns: int = 0
+    """Of the poller: reading what has come, then sending what is owed."""
+    turns_long: int = 0
+    """Turns that took over 50 ms."""
     logins: int = 0
     logins_refused: int = 0
     logins_timed_out: int = 0

@@ -7,7 +7,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, TcpPeer, body_of, frame
 from qiyu.app import build_core
 from qiyu.config import Settings
+from qiyu.drivers import poller as poller_module
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
 from qiyu.drivers.poller import LINGER_SECONDS, Poller
 from qiyu.errors import EndReason
@@ -282,3 +283,57 @@ async def test_a_bug_in_what_another_task_does_for_a_session_ends_that_session(b
     with trio.fail_after(5):
         await bench.poller.drained()
     bench.poller.run_for(session, broken)  # it is gone: nothing is done for it
+
+
+async def test_who_makes_much_work_does_not_keep_others_from_being_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "DELIVERIES_A_TURN", 10)
+    busy, first = await bench.log_in(10001)
+    quiet, second = await bench.log_in(10002)
+    read: list[int] = []
+    enough = 20
+
+    def received(which: Session, data: object, now: Instant) -> None:
+        read.append(which.user_id)
+        if which is first and len(read) < enough:  # as a sender does who has all of it back at once
+            bench.core.metrics.deliveries += 1_000
+            busy_socket.send(b"x")
+
+    busy_socket = cast("Any", busy.stream.socket)._sock
+    monkeypatch.setattr(bench.dispatcher, "received", received)
+    async with busy, quiet:
+        # Both are ready before the poller looks, the busy one in front, and it is ready again each time.
+        busy_socket.send(b"x")
+        cast("Any", quiet.stream.socket)._sock.send(b"x")
+        with trio.fail_after(5):
+            while len(read) < enough:
+                await trio.lowlevel.checkpoint()
+        assert second.user_id in read[:3]
+
+
+async def test_what_one_turn_does_not_send_the_next_one_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller_module, "FLUSHES_A_TURN", 2)
+    members = [await bench.log_in(user) for user in range(10001, 10008)]
+    for _, session in members:
+        session.answer(MsgCode.HEARTBEAT, "all of you")
+    for peer, _ in members:
+        async with peer:
+            assert (await peer.expect(HEARTBEAT))["data"] == "all of you"
+
+
+async def test_long_turns_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, _ = await bench.log_in(10001)
+    turns = bench.core.metrics.turns
+
+    def received(which: Session, data: object, now: Instant) -> None:
+        bench.now = Instant(bench.now.monotonic + 0.1, bench.now.unix_ms + 100)
+        which.answer(MsgCode.HEARTBEAT)
+
+    monkeypatch.setattr(bench.dispatcher, "received", received)
+    async with peer:
+        await peer.send(HEARTBEAT)
+        await peer.expect(HEARTBEAT)
+        await trio.testing.wait_all_tasks_blocked()
+    assert bench.core.metrics.turns > turns
+    assert bench.core.metrics.turns_long >= 1

@@ -37,6 +37,10 @@ READ_BYTES: Final = 256 * 1024
 SEND_BYTES: Final = 256 * 1024  # at most, in one call
 LINGER_SECONDS: Final = 1.0
 BUSY_SECONDS: Final = 0.005  # how long turns may follow each other before other tasks get theirs
+# How much one turn does at most, so that a room of thousands does not keep everybody else waiting: about 20 ms each.
+DELIVERIES_A_TURN: Final = 20_000
+FLUSHES_A_TURN: Final = 5_000
+LONG_TURN_SECONDS: Final = 0.05
 
 
 class Connection:
@@ -69,12 +73,14 @@ class Poller:
         limits: OutboxLimits,
     ) -> None:
         self._dispatcher = dispatcher
+        self._metrics = dispatcher.core.metrics
         self._source = source
         self._clock = clock
         self._outbox_hard = limits.hard
         self._connections: dict[int, Connection] = {}
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._dirty: list[Outbox] = []
+        self._left: list[tuple[int, int]] = []  # events that one turn had no time for
         self._closing: list[Connection] = []
         self._ending: deque[Connection] = deque()  # sessions have ended; by deadline
         self._alarm = Alarm()
@@ -140,7 +146,7 @@ class Poller:
             self._alarm.ring()
 
     async def _sleep(self) -> None:
-        if self._dirty:
+        if self._dirty or self._left:
             await trio.lowlevel.checkpoint()
             return
         self._asleep = True
@@ -150,21 +156,39 @@ class Poller:
             self._asleep = False
 
     def _work(self) -> None:
-        until = 0.0
+        begun = until = 0.0
         while True:
-            events = self._source.poll()
+            events = self._left or self._source.poll()
             if not events and not self._dirty:
-                return
+                break
             now = self._clock()
-            if not until:
+            if until:
+                self._count_turn(now.monotonic - begun)
+            else:
                 until = now.monotonic + BUSY_SECONDS
+            begun = now.monotonic
             self._turn(events, now)
-            if now.monotonic >= until:
-                return
+            if begun >= until:
+                break
+        if until:
+            self._count_turn(self._clock().monotonic - begun)
+
+    def _count_turn(self, seconds: float) -> None:
+        self._metrics.turns += 1
+        if seconds > LONG_TURN_SECONDS:
+            self._metrics.turns_long += 1
 
     def _turn(self, events: list[tuple[int, int]], now: Instant) -> None:
         connections = self._connections
-        for fd, event in events:
+        metrics = self._metrics
+        enough = metrics.deliveries + DELIVERIES_A_TURN
+        self._left = []
+        for done, (fd, event) in enumerate(events):
+            if metrics.deliveries > enough:
+                # First in the next turn: asked again, the source might put the same ones in front of them for ever.
+                # Whoever has gone by then is not found, and one that came with the same number has nothing to read.
+                self._left = events[done:]
+                break
             connection = connections.get(fd)
             if connection is None:
                 self._alarm.clear()  # nothing else is watched
@@ -174,7 +198,7 @@ class Poller:
             if event != WRITE:
                 self._read(connection, now)
         if self._dirty:
-            dirty, self._dirty = self._dirty, []
+            dirty, self._dirty = self._dirty[:FLUSHES_A_TURN], self._dirty[FLUSHES_A_TURN:]
             for outbox in dirty:
                 if outbox.owner is not None:
                     self._flush(outbox.owner, now)
