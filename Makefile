@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
 CRASH_SECONDS ?= 180
+BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check fuzz crash bench bench-quick clean
@@ -28,14 +29,14 @@ check: $(VENV)/.development ## Format, lint, types and the floor plan
 fuzz: $(VENV)/.development ## Run the property tests long (FUZZ_EXAMPLES=20000 examples each)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m property --hypothesis-profile=fuzz
 
-crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180), and see what is lost
+crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180 at least), and see what is lost
 	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS)
 
 bench: $(VENV)/.runtime ## Measure everything, beside other servers: the better part of an hour
-	$(BIN)/python -m bench --peers all
+	$(BIN)/python -m bench --peers all $(BENCH_OPTIONS)
 
 bench-quick: $(VENV)/.runtime ## Measure each workload briefly: about two minutes
-	$(BIN)/python -m bench --quick
+	$(BIN)/python -m bench --quick $(BENCH_OPTIONS)
 
 clean: ## Remove what was set up and built; data/ stays
 	rm -rf $(VENV) dist build bench/.results bench/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

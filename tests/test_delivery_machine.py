@@ -544,7 +544,7 @@ class Delivering(RuleBasedStateMachine):
             self.writing.outcome = stored
         else:
             self.writing.failed = True
-            self.harness.core.message_log.failed(self.writing.batch)
+            self.harness.core.message_log.failed(self.writing.batch, self.harness.now)
 
     def _settle(self, how_many: int) -> None:
         assert self.writing is not None
@@ -561,6 +561,7 @@ class Delivering(RuleBasedStateMachine):
         assert self.writing is not None
         batch = self.writing.batch
         self.harness.core.message_log.resolved(batch, self.store.existing(batch), self.harness.now)
+        self.harness.core.message_log.answers_again()
         self.writing = None
 
     def _look_up(self) -> bool:

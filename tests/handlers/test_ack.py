@@ -122,8 +122,9 @@ def test_an_ack_that_comes_before_the_row_is_written_cancels_it(direct: Direct) 
     batch = direct.harness.core.message_log.take()
     assert [message.row().into_inbox for message in batch.messages] == [False]
     assert batch.acks == []
-    direct.harness.core.message_log.failed(batch)
+    direct.harness.core.message_log.failed(batch, direct.harness.now)
     direct.harness.core.message_log.resolved(batch, set(), direct.harness.now)
+    direct.harness.core.message_log.answers_again()
 
 
 def test_twice_is_nothing(direct: Direct) -> None:

@@ -62,12 +62,13 @@ class Town:
         batch = self.take()
         if committed:
             self.harness.store.commit(batch)
-        self.harness.core.message_log.failed(batch)
+        self.harness.core.message_log.failed(batch, self.harness.now)
         return batch
 
     def resolve(self, batch: Batch) -> None:
         """The database answers again."""
         self.harness.core.message_log.resolved(batch, self.harness.store.existing(batch), self.harness.now)
+        self.harness.core.message_log.answers_again()
 
     def history(self) -> list[str]:
         """What is stored, the oldest first."""
@@ -299,22 +300,71 @@ def test_another_user_and_another_app_may_use_the_same_one(town: Town, stored_be
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_a_commit_of_unknown_outcome_refuses_all_who_wait_at_once(town: Town, committed: bool) -> None:
+def test_a_commit_of_unknown_outcome_refuses_all_who_wait_for_a_receipt(town: Town, committed: bool) -> None:
     town.alice.say("in the batch", "c-1")
     town.alice.whisper(CAROL, "behind it")
     batch = town.take()
     town.bob.say("in the queue", "c-2")
     if committed:
         town.harness.store.commit(batch)
-    town.harness.core.message_log.failed(batch)
-    refused = town.alice.receive()
-    assert [error_of(packet) for packet in refused] == [503, 503]
-    assert [packet.body.get("clientMsgId") for packet in refused] == ["c-1", None]
+    town.harness.core.message_log.failed(batch, town.harness.now)
+    (refused,) = town.alice.receive()
+    assert (error_of(refused), refused.body["clientMsgId"]) == (503, "c-1")
     (other,) = town.bob.receive()
     assert (error_of(other), other.body["clientMsgId"]) == (503, "c-2")
-    assert town.carol.receive() == []
+    assert town.carol.contents() == ["behind it"]  # nothing is before it any longer
     assert town.alice.session.waiting == town.bob.session.waiting == 0
     town.resolve(batch)
+    town.harness.settle()
+    assert "behind it" in town.history()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_what_waits_in_the_room_of_a_failed_batch_goes_on_when_it_is_resolved(town: Town, committed: bool) -> None:
+    town.alice.say("in the batch", "c-1")
+    town.alice.say("in the batch, no receipt")
+    batch = town.take()
+    town.bob.say("in the queue, no receipt")
+    if committed:
+        town.harness.store.commit(batch)
+    town.harness.core.message_log.failed(batch, town.harness.now)
+    assert [error_of(packet) for packet in town.alice.receive()] == [503]
+    assert town.bob.contents() == []
+    town.resolve(batch)
+    assert town.bob.contents() == (["in the batch"] if committed else []) + ["in the batch, no receipt"]
+    (heard,) = [packet for packet in town.alice.receive() if packet.code == BIZ]
+    assert heard.data["content"] == "in the queue, no receipt"
+
+
+def test_where_nothing_is_known_who_waits_is_refused(town: Town) -> None:
+    town.alice.say("in the batch", "c-1")
+    town.alice.say("in the batch, no receipt")
+    batch = town.take()
+    town.bob.say("in the queue, no receipt")
+    log = town.harness.core.message_log
+    log.failed(batch, town.harness.now)
+    log.give_up(batch)
+    assert [error_of(packet) for packet in town.alice.receive()] == [503, 503]
+    assert [error_of(packet) for packet in town.bob.receive()] == [503]
+    assert log.failing
+    town.resolve(batch)
+    assert town.history() == []
+
+
+def test_until_it_can_be_written_to_receipts_are_refused_and_all_else_flows(town: Town) -> None:
+    town.alice.say("lost", "c-1")
+    batch = town.lose_the_answer(committed=False)
+    log = town.harness.core.message_log
+    log.resolved(batch, set(), town.harness.now)  # it can be read
+    town.alice.receive()
+    town.alice.say("too early", "c-2")
+    assert [error_of(packet) for packet in town.alice.receive()] == [503]
+    town.alice.say("no receipt")
+    assert town.bob.contents() == ["no receipt"]
+    log.answers_again()
+    town.alice.say("in time", "c-3")
+    town.harness.settle()
+    assert [client for client, _ in receipts(town.alice.receive())] == ["c-3"]
 
 
 def test_what_was_committed_after_all_is_delivered_and_receipted_then(town: Town) -> None:
@@ -356,7 +406,7 @@ def test_what_was_delivered_already_is_stored_when_the_database_is_back(town: To
     town.carol.whisper(BOB, "3")
     if committed:
         town.harness.store.commit(batch)
-    town.harness.core.message_log.failed(batch)
+    town.harness.core.message_log.failed(batch, town.harness.now)
     town.carol.whisper(BOB, "4")
     assert len(town.harness.core.message_log) == 4
     town.resolve(batch)
@@ -509,7 +559,7 @@ def test_the_bytes_go_back_down_whatever_becomes_of_them(town: Town, outcome: st
         town.bob.whisper(CAROL, "y")
         if outcome == "failed, committed":
             town.harness.store.commit(batch)
-        town.harness.core.message_log.failed(batch)
+        town.harness.core.message_log.failed(batch, town.harness.now)
         town.resolve(batch)
         town.harness.settle()
     assert_nothing_waits(town.harness)
@@ -655,7 +705,7 @@ def test_an_ack_while_a_batch_fails_counts_too(town: Town) -> None:
     town.alice.whisper(CAROL, "x")
     batch = town.take()
     town.carol.acknowledge(*ids_of(town.carol.receive()))
-    town.harness.core.message_log.failed(batch)
+    town.harness.core.message_log.failed(batch, town.harness.now)
     town.resolve(batch)
     town.harness.settle()
     assert town.inbox() == []

@@ -318,8 +318,9 @@ class Accounts(RuleBasedStateMachine):
             batch = log.take()
             if len(batch.messages) % 2:
                 self.harness.store.commit(batch)
-            log.failed(batch)
+            log.failed(batch, self.harness.now)
             log.resolved(batch, self.harness.store.existing(batch), self.harness.now)
+            log.answers_again()
 
     @rule(seconds=st.sampled_from((0.25, 2.0, SECONDS)))
     def wait(self, seconds: float) -> None:

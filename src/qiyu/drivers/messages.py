@@ -37,6 +37,7 @@ from qiyu.storage.messages import (
     prune,
     room_page,
     store,
+    try_to_write,
     users_with_inbox,
 )
 
@@ -118,7 +119,7 @@ class MessageStore:
             try:
                 outcome, rejected = await self._store(batch)
             except Exception as exc:  # noqa: BLE001  # a broken table ends no connection
-                self._log.failed(batch)
+                self._log.failed(batch, self._clock())
                 self._wake_reader()  # who waits to catch up is not to wait for this
                 await self._resolve(batch, retry, exc)
             else:
@@ -177,18 +178,25 @@ class MessageStore:
             log.exception("a stored message could not be delivered because of a bug", msg_id=message.msg_id)
 
     async def _resolve(self, batch: Batch, retry: _Retry, why: Exception) -> None:
-        """Find out what became of the batch, however long that takes."""
+        """Find out what became of the batch, and wait until messages can be stored again, however long that takes."""
         msg_ids = [message.msg_id for message in batch.messages]
-        while True:
+        resolved = False
+        while self._log.failing:
             await retry.failed(why)
             try:
-                existing = await self._database.read(existing_ids, msg_ids)
+                if not resolved:
+                    existing = await self._database.read(existing_ids, msg_ids)
+                    self._log.resolved(batch, existing, self._clock())
+                    resolved = True
+                # To be read from says nothing: another process may hold the lock, or the file may be read-only.
+                await self._database.run_within(WRITE_SECONDS, try_to_write)
             except Exception as exc:  # noqa: BLE001
                 why = exc
+                if not resolved:
+                    self._log.give_up(batch)
                 self._wake_reader()
             else:
-                self._log.resolved(batch, existing, self._clock())
-                return
+                self._log.answers_again()
 
     # Reading
 
@@ -221,6 +229,7 @@ class MessageStore:
                 for key, rows in pages.items():
                     self._catch_up.loaded(key, wanted[key], rows, below)
         finally:
+            self._catch_up.give_up(wanted)  # what was not read by now
             self._resume(entries)
         return True
 

@@ -20,7 +20,7 @@ from qiyu.protocol.bodies import (
     decode_room_data,
     encode_json,
 )
-from qiyu.protocol.packet import MSG_ID_DIGITS, Buffer, MsgCode
+from qiyu.protocol.packet import MAX_MSG_ID, MSG_ID_DIGITS, Buffer, MsgCode
 from qiyu.routing.session import Session
 from qiyu.services.catch_up import Missed
 from qiyu.services.core import Core
@@ -112,8 +112,9 @@ class Entry:
 
 
 def _checked_msg_id(msg_id: str) -> int:
-    if not (msg_id.isascii() and msg_id.isdecimal() and len(msg_id) <= MSG_ID_DIGITS):
-        raise Refused(ErrorCode.MALFORMED, f"afterMsgId {msg_id[:64]!r}: expected a msgId, at most 19 digits")
+    is_number = msg_id.isascii() and msg_id.isdecimal() and len(msg_id) <= MSG_ID_DIGITS
+    if not is_number or msg_id.zfill(MSG_ID_DIGITS) > MAX_MSG_ID:
+        raise Refused(ErrorCode.MALFORMED, f"afterMsgId {msg_id[:64]!r}: expected a msgId, at most {MAX_MSG_ID}")
     return int(msg_id)
 
 

@@ -4,7 +4,7 @@ Whoever has something to say pushes; the driver takes what has gathered, once a 
 The first push puts the outbox on the driver's list (`wake`); further ones just add to it, so an idle server sends at
 once and a busy one sends many packets together, with no delay ever added to get there.
 
-Two bounds, in bytes: above the soft one, the router leaves out what can be made up for (`is_slow`); above the hard one
+Two bounds, in bytes: above the soft one, the router leaves out what can be made up for; above the hard one
 the outbox takes nothing more and shows `overflowed`, and its session ends.
 """
 

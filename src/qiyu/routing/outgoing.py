@@ -44,6 +44,11 @@ class Outgoing:
         """About how many bytes it takes in memory, a quarter of them or less its own."""
         return 2 * len(self._after) + 600
 
+    @property
+    def packet_size(self) -> int:
+        """About how many bytes the packet has on the wire."""
+        return len(self._before) + len(self._after) + 40
+
     def twin(self) -> Outgoing:
         """The same packet, with an account of its own: for receivers who get it later than others did."""
         twin = copy(self)

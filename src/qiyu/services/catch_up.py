@@ -22,7 +22,7 @@ from qiyu.routing.session import Session
 from qiyu.services.delivery import Delivery
 from qiyu.services.inbox import outgoing_of
 from qiyu.services.message_log import MessageLog
-from qiyu.services.recent import CATCH_UP_MESSAGES, RING_MESSAGES, Recent, RecentMessages
+from qiyu.services.recent import CATCH_UP_MESSAGES, RING_MESSAGES, Recent, RecentMessages, Ring
 from qiyu.storage.messages import Stored
 
 WAITING_ENTRIES: Final = 10_000
@@ -47,6 +47,7 @@ class Wanted:
 
     barrier: int
     """Once all messages and ACKs up to this number of the message log are settled."""
+    ring: Ring
     floor: int
     """What comes after this msgId, the ring has."""
     entries: list[tuple[Session, Loaded]] = field(default_factory=list)
@@ -90,7 +91,8 @@ class CatchUp:
         wanted = self._wanted.get(key)
         if wanted is None:
             ring = self._recent.open(key, self._msg_ids.last)
-            wanted = self._wanted[key] = Wanted(self._log.enqueued, ring.floor)
+            ring.is_wanted = True
+            wanted = self._wanted[key] = Wanted(self._log.enqueued, ring, ring.floor)
         wanted.entries.append((session, loaded))
         self._entries += 1
         self.wake()
@@ -105,11 +107,13 @@ class CatchUp:
         newest: list[Outgoing] = []
         size = 0
         for outgoing in reversed(found[-CATCH_UP_MESSAGES:]):
-            size += outgoing.size
+            size += outgoing.packet_size
             if size > self._max_bytes:
                 break
             newest.append(outgoing)
-        return Missed(newest[::-1], recovered=ring.floor <= after and len(newest) == len(found))
+        # An id that nobody has been given says nothing about what its bearer has seen.
+        known = after <= max(self._msg_ids.last, ring.items[-1].msg_id if ring.items else 0)
+        return Missed(newest[::-1], recovered=known and ring.floor <= after and len(newest) == len(found))
 
     def send(self, session: Session, missed: Missed, now: Instant) -> None:
         """Send it."""
@@ -131,15 +135,22 @@ class CatchUp:
     def take_all(self) -> list[tuple[Session, Loaded]]:
         """All that wait, ready or not: the database does not answer, and they go on with what memory has."""
         entries = [entry for wanted in self._wanted.values() for entry in wanted.entries]
+        self.give_up(self._wanted)
         self._wanted.clear()
         self._entries = 0
         return entries
 
+    def give_up(self, rooms: dict[RoomKey, Wanted]) -> None:
+        """They were not read."""
+        for wanted in rooms.values():
+            wanted.ring.is_wanted = False
+
     def loaded(self, key: RoomKey, wanted: Wanted, rows: list[Stored], below: int) -> None:
         """The room was read: its newest RING_MESSAGES above `below`, which is as far back as anything is kept."""
-        ring = self._recent.open(key, wanted.floor)
-        if ring.floor != wanted.floor:
-            return  # so much was said meanwhile that what lies between is not known
+        ring = wanted.ring
+        ring.is_wanted = False
+        if self._recent.find(key) is not ring or ring.floor != wanted.floor:
+            return  # so much was said meanwhile, here or elsewhere, that what lies between is not known
         floor = below if len(rows) < RING_MESSAGES else rows[0].msg_id - 1
         self._recent.load(ring, [Recent(row.msg_id, row.user_id, outgoing_of(row)) for row in rows], floor)
         ring.is_all = len(rows) < RING_MESSAGES and ring.floor == floor

@@ -39,6 +39,8 @@ CROWDED_MESSAGES: Final = 2 * BATCH_MESSAGES
 WAITING_OF_SESSION: Final = 1_000
 """Messages of one session that may wait: it cannot take the whole queue for itself."""
 WAITING_ACKS: Final = 100_000
+UNCERTAIN_ACKS: Final = 5_000
+"""ACKs that may wait where some of what waits may be for nothing that there is."""
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -227,7 +229,7 @@ class MessageLog:
 
         Where it is not certain that there is such a message, the ACK takes no place that another may need.
         """
-        if len(self._acks) >= (WAITING_ACKS if is_certain else WAITING_ACKS // 2):
+        if len(self._acks) >= (WAITING_ACKS if is_certain else UNCERTAIN_ACKS):
             self.metrics.inbox_acks_dropped += 1
             return
         self.enqueued += 1
@@ -281,30 +283,37 @@ class MessageLog:
         self._taken_acks = {}
         self._is_writing = False
 
-    def failed(self, batch: Batch) -> None:
-        """Whether the batch was committed is not known. All who wait are refused, until `resolved`.
+    def failed(self, batch: Batch, now: Instant) -> None:
+        """Whether the batch was committed is not known. Who waits for a receipt is refused.
 
-        A room for which there is one in the batch goes on waiting: it may yet come, and no later one before it.
+        A room for which there is one in the batch goes on waiting until `resolved`: it may yet come, and no later one
+        before it. Whatever else waits, without a receipt, goes on at once.
         """
         self.failing = True
         newer, self._acks, self._taken_acks = self._acks, self._taken_acks, {}
         for ack, number in newer.items():
             self._acks.setdefault(ack, number)
-        reason = _not_now("the database does not answer")
-        staying = deque[Message]()
+        for message in batch.messages:
+            if message.client_msg_id:
+                self.refuse(message, _not_now("the database does not answer"))
+        self._refuse_queued(lambda message: bool(message.client_msg_id))
+        held = {message.ring for message in batch.messages if message.holds_room}
+        for message in [*batch.messages, *self._queue]:
+            if message.waits and message.is_open and message.ring not in held:
+                self._let_go(message, now)
+
+    def give_up(self, batch: Batch) -> None:
+        """Nothing is known of the batch, and will not be soon: whoever still waits is refused."""
         for message in batch.messages:
             if message.waits:
-                self.refuse(message, reason)
-        for message in self._queue:
-            if message.waits:
-                self.refuse(message, reason)
-                self._settle(message)
-            else:
-                staying.append(message)
-        self._queue = staying
+                self.refuse(message, _not_now("the database does not answer"))
+        self._refuse_queued(lambda message: message.waits)
 
     def resolved(self, batch: Batch, existing: Collection[int], now: Instant) -> None:
-        """The database answers again: these messages of the failed batch were committed, the others were not."""
+        """These messages of the failed batch were committed, the others were not. All that is left goes on.
+
+        The database may still not take any: see `answers_again`.
+        """
         again = []
         for message in batch.messages:
             if message.msg_id in existing:
@@ -313,7 +322,7 @@ class MessageLog:
                     self._deliver(message, now)
                     self._receipt(message, message.msg_id)
                 self._settle(message)
-            elif message.waits:
+            elif message.client_msg_id or not message.is_open:
                 self._settle(message)
             else:
                 message.taken = False
@@ -321,8 +330,14 @@ class MessageLog:
         self._taken = []
         self._is_writing = False
         self._queue.extendleft(reversed(again))
+        for message in self._queue:
+            if message.waits:
+                self._let_go(message, now)
+
+    def answers_again(self) -> None:
+        """The database takes messages."""
         self.failing = False
-        if self._queue:
+        if not self.is_idle:
             self.wake()
 
     def rejected(self, message: Message) -> None:
@@ -341,6 +356,26 @@ class MessageLog:
                 self.metrics.packets_refused += 1
                 session.send_error(error)
         self._close(message)
+
+    def _refuse_queued(self, which: Callable[[Message], bool]) -> None:
+        staying = deque[Message]()
+        for message in self._queue:
+            if which(message):
+                self.refuse(message, _not_now("the database does not answer"))
+                self._settle(message)
+            else:
+                staying.append(message)
+        self._queue = staying
+
+    def _let_go(self, message: Message, now: Instant) -> None:
+        """Nothing is before it any longer, and it asks for no receipt: it is delivered, and stored behind."""
+        self._deliver(message, now)
+        message.waits = False
+        for session in message.sessions:
+            session.waiting -= 1
+        if message.ring is None:
+            message.outgoing.on_ack = message.acknowledge
+        self._free_room(message)
 
     def _deliver(self, message: Message, now: Instant) -> None:
         if message.ring is not None:
@@ -366,6 +401,10 @@ class MessageLog:
         self._close(message)
         self._bytes -= len(message.data)
         message.outgoing.on_ack = None
+        self._free_room(message)
+
+    @staticmethod
+    def _free_room(message: Message) -> None:
         if message.holds_room and message.ring is not None:
             message.holds_room = False
             message.ring.waiting -= 1

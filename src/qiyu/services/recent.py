@@ -52,7 +52,7 @@ class Recent:
 class Ring:
     """The newest messages of one room, oldest first."""
 
-    __slots__ = ("floor", "is_all", "items", "key", "size", "waiting")
+    __slots__ = ("floor", "is_all", "is_wanted", "items", "key", "size", "waiting")
 
     def __init__(self, key: tuple[int, int], floor: int) -> None:
         self.key = key
@@ -61,6 +61,8 @@ class Ring:
         self.is_all = False
         """The database was read, and has nothing older."""
         self.items: deque[Recent] = deque()
+        self.is_wanted = False
+        """The database is about to be read for it."""
         self.size = 0
         """Bytes, about."""
         self.waiting = 0
@@ -146,7 +148,7 @@ class RecentMessages:
     def sweep(self) -> None:
         """Forget the rings of rooms in which nobody is, and of which nothing is kept."""
         for ring in list(self._empty):
-            if not ring.waiting and self._hub.find_room(*ring.key) is None:
+            if not ring.waiting and not ring.is_wanted and self._hub.find_room(*ring.key) is None:
                 self._empty.discard(ring)
                 del self._rings[ring.key]
 
