@@ -242,11 +242,10 @@ class Poller:
         if connection.closing:
             return
         outbox = connection.outbox
-        if outbox.overflowed:
-            self._overflowed(connection)
-        if outbox.finished and not connection.deadline:
-            connection.deadline = now.monotonic + LINGER_SECONDS
-            self._ending.append(connection)
+        # Nearly always, all of it goes out at once, and that is that.
+        is_plain = not (outbox.overflowed or outbox.finished or connection.waits_to_write or outbox.size > SEND_BYTES)
+        if not is_plain:
+            self._look_after(connection, outbox, now)
         data = outbox.take(SEND_BYTES)
         if data:
             try:
@@ -260,6 +259,9 @@ class Poller:
                 outbox.put_back(data[sent:])
                 self._wait_to_write(connection, True)
                 return
+        if is_plain:
+            outbox.is_awake = False
+            return
         self._wait_to_write(connection, False)
         if outbox.size:
             self._dirty.append(outbox)  # one call a turn: the rest has its turn after everybody else's
@@ -267,6 +269,13 @@ class Poller:
         outbox.is_awake = False
         if outbox.finished:
             self._shut(connection)
+
+    def _look_after(self, connection: Connection, outbox: Outbox, now: Instant) -> None:
+        if outbox.overflowed:
+            self._overflowed(connection)
+        if outbox.finished and not connection.deadline:
+            connection.deadline = now.monotonic + LINGER_SECONDS
+            self._ending.append(connection)
 
     def _wait_to_write(self, connection: Connection, wanted: bool) -> None:
         if connection.waits_to_write is not wanted and not connection.at_eof:

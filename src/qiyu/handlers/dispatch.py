@@ -44,7 +44,10 @@ class Dispatcher:
         if packets:
             session.last_seen = now.monotonic
             self.core.metrics.packets_received += len(packets)
-            if session.held is None:
+            acks = packets[0].acks
+            if acks is not None and len(packets) == 1 and session.user_id:
+                self._acknowledge(session, acks)  # most reads of a busy server bring this, and nothing else
+            elif session.held is None:
                 self._handle(session, packets, now)
             else:
                 self._hold(session, packets)
