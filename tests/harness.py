@@ -19,9 +19,8 @@ from qiyu.model import Instant
 from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
-from qiyu.routing.inflight import Table
 from qiyu.routing.outbox import Outbox
-from qiyu.routing.session import Session
+from qiyu.routing.session import Session, Table
 from qiyu.storage.database import Database
 
 SECRET = "the secret of the tests"

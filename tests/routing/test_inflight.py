@@ -6,10 +6,10 @@ import pytest
 
 from qiyu.metrics import Metrics
 from qiyu.protocol.codec import TcpWire
-from qiyu.routing.inflight import InFlight, Table
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.outgoing import Outgoing
-from qiyu.routing.session import Session
+from qiyu.routing.session import Session, Table
 
 _ids = count(1)
 

@@ -11,16 +11,8 @@ look, and the process has a bound too (services/redelivery.py keeps it).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
 from qiyu.metrics import Metrics
-from qiyu.routing.outgoing import Outgoing
-
-if TYPE_CHECKING:
-    from qiyu.routing.session import Session
-
-Table: TypeAlias = dict[str, Outgoing]
-"""msgId to message, oldest first."""
+from qiyu.routing.session import Session, Table
 
 
 class InFlight:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from qiyu.errors import EndReason, ErrorCode, Refused
 from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
 from qiyu.protocol.packet import APP_ID, MsgCode, Packet
 from qiyu.protocol.wire import Wire
-from qiyu.routing.inflight import Table
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.outgoing import Outgoing
 
+Table: TypeAlias = dict[str, Outgoing]
+"""What a session was sent and has not acknowledged (routing/inflight.py): msgId to message, oldest first."""
 WIDTH_BITS: Final = 5  # an id has at most 16 digits
 
 
