@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from qiyu.drivers.poller import Poller
+from qiyu.drivers.trouble import Trouble
 from qiyu.errors import DatabaseUnavailable
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
@@ -81,21 +82,13 @@ async def _find_open(living_rooms: LivingRooms, room_ids: Collection[int], now: 
 
 
 async def _every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do it again and again; a failure is logged once, until it is over."""
-    failing = False
+    """Do it again and again."""
+    trouble = Trouble(what)
     while True:
         await trio.sleep(seconds)
         try:
             await work()
-        except DatabaseUnavailable as exc:
-            if not failing:
-                log.warning("the database does not answer", so_cannot=what, reason=str(exc))
-            failing = True
-        except Exception:  # chat goes on without; a table that somebody broke ends no connection
-            if not failing:
-                log.exception("a task failed because of a bug", so_cannot=what)
-            failing = True
+        except Exception as exc:  # noqa: BLE001  # chat goes on without; a table that somebody broke ends no connection
+            trouble.failed(exc)
         else:
-            if failing:
-                log.info("the database answers again", so_can=what)
-            failing = False
+            trouble.succeeded()

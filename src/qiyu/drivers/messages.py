@@ -18,6 +18,7 @@ import trio
 from sqlalchemy import Connection
 
 from qiyu.drivers.poller import Poller
+from qiyu.drivers.trouble import Trouble
 from qiyu.errors import DatabaseUnavailable
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
@@ -293,27 +294,20 @@ class MessageStore:
 
 
 class _Retry:
-    """How long to wait before trying again; a failure is logged once, until it is over.
-
-    It may be a bug as well: people go on talking to each other all the same.
-    """
+    """How long to wait before trying again."""
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        self._trouble = Trouble(what)
         self._seconds = 0.0
 
     async def failed(self, why: Exception) -> None:
-        if not self._seconds and isinstance(why, DatabaseUnavailable):
-            log.warning("the database does not answer", so_cannot=self._what, reason=str(why))
-        elif not self._seconds:
-            log.error("a task failed because of a bug", so_cannot=self._what, exc_info=why)
+        self._trouble.failed(why)
         first, longest = RETRY_SECONDS
         self._seconds = min(2 * self._seconds, longest) or first
         await trio.sleep(self._seconds)
 
     def succeeded(self) -> None:
-        if self._seconds:
-            log.info("the database answers again", so_can=self._what)
+        self._trouble.succeeded()
         self._seconds = 0.0
 
 

@@ -27,7 +27,8 @@ class Router:
         table = session.direct_in_flight if outgoing.is_direct else session.room_in_flight
         if table and outgoing.msg_id in table:
             return False
-        self._push(session, outgoing)
+        _push(session, outgoing)
+        self._note(session, outgoing)
         outgoing.unacked += 1
         self._in_flight.deliveries += 1
         self._metrics.deliveries += 1
@@ -37,9 +38,7 @@ class Router:
         """Send once more what is in flight already, unless the peer does not even read what it is owed."""
         if session.outbox.size >= self._soft:
             return
-        key = session.splice
-        head, tail, size = outgoing.spliced.get(key) or outgoing.splice(session.wire, key & _WIDTH_MASK, key)
-        session.outbox.push_spliced(head, session.digits, tail, size)
+        _push(session, outgoing)
         self._metrics.redeliveries += 1
 
     def to_room(self, room: Room, outgoing: Outgoing, sender: Session | None = None) -> None:  # noqa: C901  # unrolled
@@ -56,7 +55,7 @@ class Router:
         spliced = outgoing.spliced
         members = room.members
         dropped = 0
-        # The hottest loop there is, so what `_push` and `Outbox.push_spliced` do is written out in it.
+        # The hottest loop there is, so what `_push`, `Outbox.push_spliced` and `_note` do is written out in it.
         for session in members:
             if session is sender:
                 continue
@@ -104,28 +103,25 @@ class Router:
             if session.outbox.size >= soft:
                 self._metrics.deliveries_dropped += 1
                 continue
-            key = session.splice
-            head, tail, size = event.spliced.get(key) or event.splice(session.wire, key & _WIDTH_MASK, key)
-            session.outbox.push_spliced(head, session.digits, tail, size)
+            _push(session, event)
             self._metrics.deliveries += 1
 
-    def _push(self, session: Session, outgoing: Outgoing) -> None:
-        key = session.splice
-        spliced = outgoing.spliced.get(key)
-        if spliced is None:
-            spliced = outgoing.splice(session.wire, key & _WIDTH_MASK, key)
-        head, tail, size = spliced
-        session.outbox.push_spliced(head, session.digits, tail, size)
-        msg_id = outgoing.msg_id
-        if msg_id:
-            room, direct = session.room_in_flight, session.direct_in_flight
-            if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._in_flight.window:
-                self._in_flight.evict(session)
-            if outgoing.is_direct:
-                if direct is None:
-                    direct = session.direct_in_flight = {}
-                direct[msg_id] = outgoing
-            else:
-                if room is None:
-                    room = session.room_in_flight = {}
-                room[msg_id] = outgoing
+    def _note(self, session: Session, outgoing: Outgoing) -> None:
+        """It waits for an ACK from here on."""
+        room, direct = session.room_in_flight, session.direct_in_flight
+        if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._in_flight.window:
+            self._in_flight.evict(session)
+        if outgoing.is_direct:
+            if direct is None:
+                direct = session.direct_in_flight = {}
+            direct[outgoing.msg_id] = outgoing
+        else:
+            if room is None:
+                room = session.room_in_flight = {}
+            room[outgoing.msg_id] = outgoing
+
+
+def _push(session: Session, outgoing: Outgoing) -> None:
+    key = session.splice
+    head, tail, size = outgoing.spliced.get(key) or outgoing.splice(session.wire, key & _WIDTH_MASK, key)
+    session.outbox.push_spliced(head, session.digits, tail, size)

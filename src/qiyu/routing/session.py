@@ -113,6 +113,10 @@ class Session:
         room = f" room={self.room.id}" if self.room else ""
         return f"<Session {self.id} {self.wire.name} user={self.app_id}/{self.user_id}{room} {state} {self.outbox!r}>"
 
+    def is_in(self, room_id: int) -> bool:
+        """Whether it is a member of that room."""
+        return self.room is not None and self.room.id == room_id
+
     def forget_in_flight(self) -> None:
         """Give back the memory of tables in which nothing is left."""
         if not self.room_in_flight:

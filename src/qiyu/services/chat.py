@@ -118,10 +118,9 @@ class Chat:
 
 def _why_not(session: Session, content: MessageContent) -> Refused | None:
     """Why the session may not send this now."""
-    room = session.room
-    if not content.room_id or (room is not None and room.id == content.room_id):
+    if not content.room_id or session.is_in(content.room_id):
         return None
-    where = f"in room {room.id}" if room else "in no room"
+    where = f"in room {session.room.id}" if session.room else "in no room"
     return Refused(ErrorCode.FORBIDDEN, f"roomId {content.room_id}: you are {where}; enter the room first")
 
 

@@ -61,7 +61,7 @@ class History:
 
     def _is_member(self, user_id: int, room_id: int) -> bool:
         session = self._hub.find(APP_ID, user_id)
-        return session is not None and session.room is not None and session.room.id == room_id
+        return session is not None and session.is_in(room_id)
 
     def _after(self, now: Instant) -> int:
         """The msgId below all that is shown: what is older may be kept, but for other reasons."""

@@ -169,8 +169,7 @@ class Database:
         goes on without its caller, and is committed or rolled back as a whole. Raises DatabaseUnavailable, after which
         the outcome is unknown too where the connection was lost in the middle.
         """
-        seconds = self._limits.work_seconds
-        return await self._run(self._writing, self._engine, lambda c: work(c, *args, **kwargs), seconds)
+        return await self.run_within(self._limits.work_seconds, work, *args, **kwargs)
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`run` for work that only reads: on SQLite it need not wait for those who write. Raises RuntimeError else."""
@@ -185,7 +184,7 @@ class Database:
 
     async def run_long(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`run` without a limit on how long it takes, for changing tables."""
-        return await self._run(self._writing, self._engine, lambda c: work(c, *args, **kwargs), math.inf)
+        return await self.run_within(math.inf, work, *args, **kwargs)
 
     async def _run(
         self, slots: trio.Semaphore, engine: AsyncEngine, work: Callable[[Connection], T], seconds: float
