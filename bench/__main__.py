@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import machine, options, plan, report, run, servers
-from bench.peers import PEERS
+from bench.rivals import PEERS
 
 
 def main() -> None:

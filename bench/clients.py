@@ -68,7 +68,7 @@ class Client:
 
 
 class Clients(list[Client]):
-    """Connections that are logged in. As a context manager, it closes them in the end.
+    """Sessions that are logged in. As a context manager, it closes them in the end.
 
     `orderly`: only after the server has read the last ACK; else the next to log in as that user is sent it all again.
     """

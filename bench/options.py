@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench.peers import PEERS
 from bench.plan import WIRES, WORKLOADS
+from bench.rivals import PEERS
 
 OUTPUT: Final = Path(__file__).parent / ".results"
 

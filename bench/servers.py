@@ -130,7 +130,7 @@ def floors(output: Path) -> list[Kind]:
 
 
 def peer(name: str, command: list[str], output: Path, *, tcp: bool = False, socket_io: bool = False) -> Kind:
-    """Another server on the same room work (bench/peers/)."""
+    """Another server on the same room work (bench/rivals/)."""
     wire = "tcp" if tcp else "websocket"
     start = lambda: _plain(name, command, output, tcp=tcp, socket_io=socket_io)  # noqa: E731
     return Kind(name, Can.ROOM, frozenset({wire}), start, is_peer=True)

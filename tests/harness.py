@@ -1,6 +1,6 @@
 """One instance without sockets or a clock: the core, and a driver made of plain variables.
 
-A `Peer` is a client and the connection to it: what it writes goes to the dispatcher, what the server owes it is taken
+A `Client` is a client and the connection to it: what it writes goes to the dispatcher, what the server owes it is taken
 out of its outbox, by the rules of the real driver. It speaks the protocol with code of its own, so that it notices when
 the server speaks it wrong. Time stands still but for `Harness.advance`.
 """
@@ -12,11 +12,11 @@ import struct
 from typing import Any, NamedTuple, cast
 
 from memory_database import MemoryStore
-from qiyu.app import build_core
+from qiyu.app import build_node
 from qiyu.config import Settings
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
-from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
 from qiyu.routing.outbox import Outbox
@@ -62,7 +62,7 @@ def body_of(**fields: Any) -> bytes:
     return dumps(fields).encode()
 
 
-class Peer:
+class Client:
     """A client, and the connection to it."""
 
     def __init__(self, harness: Harness, wire: Wire) -> None:
@@ -177,7 +177,7 @@ class Peer:
         self.harness.dispatcher.closed(self.session)
 
 
-class TcpPeer(Peer):
+class TcpClient(Client):
     """A client of the magic-number frames."""
 
     def __init__(self, harness: Harness) -> None:
@@ -207,7 +207,7 @@ class TcpPeer(Peer):
         return packets
 
 
-class WsPeer(Peer):
+class WsClient(Client):
     """A client of the WebSocket port."""
 
     def __init__(self, harness: Harness) -> None:
@@ -307,9 +307,9 @@ class Harness:
         self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
         self.store = store or MemoryStore(self.settings.messages.inbox)
         self.stores_at_once = True
-        self.core = build_core(self.settings, SECRET, NO_DATABASE, self.store.largest_msg_id())
-        self.dispatcher = Dispatcher(self.core)
-        self.metrics = self.core.metrics
+        self.node = build_node(self.settings, SECRET, NO_DATABASE, self.store.largest_msg_id())
+        self.dispatcher = Dispatcher(self.node)
+        self.metrics = self.node.metrics
         self.now = Instant(1_000.0, 1_750_000_000_000)
         self.dirty: list[Outbox] = []
         """The outboxes that woke the driver, or that it has not done with."""
@@ -338,19 +338,19 @@ class Harness:
 
     def token(self, user: int, *, app: int = APP, nickname: str = "", avatar: str = "") -> str:
         """A login token made just now."""
-        return self.core.tokens.issue(user, app_id=app, nickname=nickname, avatar=avatar, now_ms=self.now.unix_ms)
+        return self.node.tokens.issue(user, app_id=app, nickname=nickname, avatar=avatar, now_ms=self.now.unix_ms)
 
-    def connect(self) -> TcpPeer:
+    def connect(self) -> TcpClient:
         """A client on the TCP port, not logged in."""
-        return TcpPeer(self)
+        return TcpClient(self)
 
-    def connect_ws(self) -> WsPeer:
+    def connect_ws(self) -> WsClient:
         """A client on the WebSocket port, not upgraded."""
-        return WsPeer(self)
+        return WsClient(self)
 
     def log_in(
         self, user: int, *, room: int | None = None, app: int = APP, nickname: str = "", avatar: str = ""
-    ) -> TcpPeer:
+    ) -> TcpClient:
         """A TCP client, logged in and in `room`; `nickname` and `avatar` are those of its token."""
         peer = self.connect()
         fields = {} if room is None else {"data": {"roomId": room}}
@@ -361,7 +361,7 @@ class Harness:
 
     def log_in_ws(
         self, user: int, *, room: int | None = None, app: int = APP, nickname: str = "", avatar: str = ""
-    ) -> WsPeer:
+    ) -> WsClient:
         """A WebSocket client, upgraded, logged in and in `room`."""
         peer = self.connect_ws()
         token = self.token(user, app=app, nickname=nickname, avatar=avatar)
@@ -391,33 +391,33 @@ def ids_of(received: list[Received]) -> list[str]:
 
 def assert_nothing_waits(harness: Harness) -> None:
     """Nothing is on its way to or from the database, and nothing is counted as if it were."""
-    core = harness.core
-    log, inbox, catch_up = core.message_log, core.inbox, core.catch_up
+    node = harness.node
+    log, inbox, catch_up = node.message_queue, node.replays, node.catch_up
     assert log.is_idle
     assert not log.failing
     assert (len(log), log._bytes, log._pending, log._acks, log.settled) == (0, 0, {}, {}, log.enqueued)
     assert inbox._new == inbox._reading == {}
     assert all(session.replay is not None for session in inbox._sending if not session.ended)
     assert (catch_up._wanted, catch_up._entries) == ({}, 0)
-    assert {session.waiting for session in core.hub} <= {0}
-    assert {ring.waiting for ring in core.recent._rings.values()} <= {0}
-    recent = core.recent
+    assert {session.waiting for session in node.hub} <= {0}
+    assert {ring.waiting for ring in node.rings._rings.values()} <= {0}
+    recent = node.rings
     assert recent._size == sum(ring.size for ring in recent._rings.values())
     assert recent._empty == {ring for ring in recent._rings.values() if not ring.items}
 
 
 def assert_nothing_is_left(harness: Harness) -> None:
     """Everybody goes, and nothing is left of them but what is stored and what rooms remember."""
-    for session in list(harness.core.hub):
+    for session in list(harness.node.hub):
         harness.dispatcher.closed(session)
     harness.settle()
     for _ in range(harness.settings.ack.attempts + 1):
         harness.advance(harness.settings.ack.retry_seconds)
     assert_nothing_waits(harness)
-    assert harness.core.in_flight.deliveries == 0
-    assert len(harness.core.redelivery) == 0
-    assert harness.core.inbox._sending == {}
-    assert len(harness.core.hub) == 0
+    assert harness.node.in_flight.deliveries == 0
+    assert len(harness.node.redelivery) == 0
+    assert harness.node.replays._sending == {}
+    assert len(harness.node.hub) == 0
 
 
 def refusal(received: list[Received]) -> int:

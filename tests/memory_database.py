@@ -10,8 +10,8 @@ from sqlalchemy.pool import StaticPool
 from qiyu.drivers.messages import read_pages, store_batch
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
-from qiyu.services.inbox import PAGE_MESSAGES
-from qiyu.services.message_log import Batch
+from qiyu.services.message_queue import Batch
+from qiyu.services.replay import PAGE_MESSAGES
 from qiyu.storage.messages import existing_ids, inbox_page, largest_msg_id, users_with_inbox
 from qiyu.storage.tables import metadata
 
@@ -50,7 +50,7 @@ class MemoryStore:
 
     def write(self, dispatcher: Dispatcher, now: Instant) -> bool:
         """Store one batch, and settle it; whether there was one."""
-        log = dispatcher.core.message_log
+        log = dispatcher.node.message_queue
         if log.is_idle:
             return False
         batch = log.take()
@@ -66,7 +66,7 @@ class MemoryStore:
 
     def read(self, dispatcher: Dispatcher, now: Instant) -> bool:
         """Answer what can be answered now; whether there was anything."""
-        catch_up, inbox = dispatcher.core.catch_up, dispatcher.core.inbox
+        catch_up, inbox = dispatcher.node.catch_up, dispatcher.node.replays
         wanted = catch_up.take()
         with self.engine.begin() as c:
             for key, rows in read_pages(c, list(wanted), self.kept_above).items():

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import trio
 
-from peers import TcpPeer, WsPeer
 from qiyu.config import Settings
 from qiyu.services.tokens import Tokens
+from raw_clients import RawTcpClient, RawWsClient
 
 SECRET = "a secret for tests alone"
 
@@ -35,15 +35,15 @@ class RunningServer:
         """A token for `user`."""
         return self._tokens.issue(user, now_ms=time.time_ns() // 1_000_000, **fields)
 
-    async def tcp_peer(self, user: int, room: int | None = None, **fields: Any) -> TcpPeer:
+    async def tcp_peer(self, user: int, room: int | None = None, **fields: Any) -> RawTcpClient:
         """Somebody logged in over TCP."""
-        peer = await TcpPeer.connect(self.tcp)
+        peer = await RawTcpClient.connect(self.tcp)
         await peer.log_in(user, self.token(user, **fields), room)
         return peer
 
-    async def ws_peer(self, user: int, room: int | None = None, **fields: Any) -> WsPeer:
+    async def ws_peer(self, user: int, room: int | None = None, **fields: Any) -> RawWsClient:
         """Somebody logged in over WebSocket."""
-        return await WsPeer.log_in(self.ws, user, self.token(user, **fields), room)
+        return await RawWsClient.log_in(self.ws, user, self.token(user, **fields), room)
 
 
 Start: TypeAlias = Callable[..., AbstractAsyncContextManager[RunningServer]]

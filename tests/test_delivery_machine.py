@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import func, select
 
-from harness import ACK, APP, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_CHAT, Harness, Peer, Received
+from harness import ACK, APP, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_CHAT, Client, Harness, Received
 from history import History, Room, Target, User
 from memory_database import MemoryStore
 from qiyu.drivers.messages import read_pages
 from qiyu.model import Instant
 from qiyu.routing.session import Session
-from qiyu.services import inbox
+from qiyu.services import replay
 from qiyu.services.catch_up import Loaded, RoomKey, Wanted
-from qiyu.services.message_log import Batch, Message
+from qiyu.services.message_queue import Batch, Message
 from qiyu.storage.messages import Outcome, Stored, inbox_page, users_with_inbox
 from qiyu.storage.tables import t_im_inbox
 
@@ -58,7 +58,7 @@ class Connection:
 
     name: str
     user: int
-    peer: Peer
+    peer: Client
     room: int | None = None
     """Where it has asked to be."""
     entries: list[tuple[int | None, str]] = field(default_factory=list)
@@ -219,12 +219,12 @@ class Delivering(RuleBasedStateMachine):
 
     # The database, step by step
 
-    @precondition(lambda self: self.writing is not None or not self.harness.core.message_log.is_idle)
+    @precondition(lambda self: self.writing is not None or not self.harness.node.message_queue.is_idle)
     @rule(outcome=OUTCOME, how_many=st.integers(1, 10))
     def write_on(self, outcome: str, how_many: int) -> None:
         """The next step of the task that writes."""
         if self.writing is None:
-            self.writing = Writing(self.harness.core.message_log.take())
+            self.writing = Writing(self.harness.node.message_queue.take())
         elif self.writing.failed:
             self._resolve()
         elif self.writing.outcome is None:
@@ -297,15 +297,15 @@ class Delivering(RuleBasedStateMachine):
 
     @invariant()
     def what_is_counted_is_there(self) -> None:
-        core = self.harness.core
+        node = self.harness.node
         sessions = [connection.peer.session for connection in self.connections]
         tables = [table for s in sessions for table in (s.room_in_flight, s.direct_in_flight) if table]
-        assert core.in_flight.deliveries == sum(map(len, tables))
+        assert node.in_flight.deliveries == sum(map(len, tables))
         assert all(session.waiting >= 0 for session in sessions)
-        rings = core.recent._rings.values()
+        rings = node.rings._rings.values()
         assert all(ring.waiting >= 0 for ring in rings)
-        assert sum(ring.size for ring in rings) == core.recent._size
-        log = core.message_log
+        assert sum(ring.size for ring in rings) == node.rings._size
+        log = node.message_queue
         assert log._bytes == sum(len(message.data) for message in self._unsettled())
 
     def teardown(self) -> None:
@@ -336,7 +336,7 @@ class Delivering(RuleBasedStateMachine):
     def _drain(self) -> None:
         before = None
         while before != (before := (len(self.history.events), self.harness.metrics.deliveries)):
-            while self.harness.core.catch_up._wanted or not self.harness.core.message_log.is_idle or self._look_up():
+            while self.harness.node.catch_up._wanted or not self.harness.node.message_queue.is_idle or self._look_up():
                 self._write()
                 self._look_up()
             self.harness.dispatcher.tick(self.harness.now)
@@ -347,21 +347,21 @@ class Delivering(RuleBasedStateMachine):
                     self._heartbeat(connection)
 
     def _nothing_is_left(self) -> None:
-        core = self.harness.core
-        assert core.message_log.is_idle
-        assert (core.message_log._bytes, core.message_log._pending) == (0, {})
-        assert core.in_flight.deliveries == 0
+        node = self.harness.node
+        assert node.message_queue.is_idle
+        assert (node.message_queue._bytes, node.message_queue._pending) == (0, {})
+        assert node.in_flight.deliveries == 0
         assert [connection.user for connection in sorted(self.connections, key=lambda each: each.user)] == list(USERS)
         for connection in self.connections:
             session = connection.peer.session
             assert (session.waiting, session.held, session.replay) == (0, None, None)
             assert connection.entries == []
-        assert (core.inbox._new, core.inbox._reading, core.inbox._sending) == ({}, {}, {})
-        assert all(ring.waiting == 0 for ring in core.recent._rings.values())
-        assert len(core.redelivery) == 0
+        assert (node.replays._new, node.replays._reading, node.replays._sending) == ({}, {}, {})
+        assert all(ring.waiting == 0 for ring in node.rings._rings.values())
+        assert len(node.redelivery) == 0
         with self.store.engine.begin() as c:
             assert c.scalar(select(func.count()).select_from(t_im_inbox)) == 0
-        assert core.metrics.inbox_acks_dropped == core.metrics.connections_crashed == 0
+        assert node.metrics.inbox_acks_dropped == node.metrics.connections_crashed == 0
 
     # How it is done
 
@@ -518,16 +518,16 @@ class Delivering(RuleBasedStateMachine):
             )
 
     def _unsettled(self) -> list[Message]:
-        log = self.harness.core.message_log
+        log = self.harness.node.message_queue
         to_settle = self.writing.to_settle if self.writing is not None else []
         return [*log._queue, *to_settle]
 
     def _write(self) -> None:
         """One batch, or what is left to do of one."""
         if self.writing is None:
-            if self.harness.core.message_log.is_idle:
+            if self.harness.node.message_queue.is_idle:
                 return
-            self.writing = Writing(self.harness.core.message_log.take())
+            self.writing = Writing(self.harness.node.message_queue.take())
         if self.writing.failed:
             self._resolve()
             return
@@ -544,12 +544,12 @@ class Delivering(RuleBasedStateMachine):
             self.writing.outcome = stored
         else:
             self.writing.failed = True
-            self.harness.core.message_log.failed(self.writing.batch, self.harness.now)
+            self.harness.node.message_queue.failed(self.writing.batch, self.harness.now)
 
     def _settle(self, how_many: int) -> None:
         assert self.writing is not None
         assert self.writing.outcome is not None
-        log = self.harness.core.message_log
+        log = self.harness.node.message_queue
         now, self.writing.to_settle = self.writing.to_settle[:how_many], self.writing.to_settle[how_many:]
         for message in now:
             log.stored(message, self.writing.outcome, self.harness.now)
@@ -560,8 +560,8 @@ class Delivering(RuleBasedStateMachine):
     def _resolve(self) -> None:
         assert self.writing is not None
         batch = self.writing.batch
-        self.harness.core.message_log.resolved(batch, self.store.existing(batch), self.harness.now)
-        self.harness.core.message_log.answers_again()
+        self.harness.node.message_queue.resolved(batch, self.store.existing(batch), self.harness.now)
+        self.harness.node.message_queue.answers_again()
         self.writing = None
 
     def _look_up(self) -> bool:
@@ -575,32 +575,32 @@ class Delivering(RuleBasedStateMachine):
         return found
 
     def _look_up_rooms(self, fails: bool) -> None:
-        core = self.harness.core
-        if core.message_log.failing:
-            self._resume(core.catch_up.take_all())
+        node = self.harness.node
+        if node.message_queue.failing:
+            self._resume(node.catch_up.take_all())
             return
-        wanted = core.catch_up.take()
+        wanted = node.catch_up.take()
         if wanted:
             with self.store.engine.begin() as c:
                 pages = {} if fails else read_pages(c, list(wanted), 0)
             self.reading = partial(self._loaded, wanted, pages)
 
     def _check_inboxes(self, fails: bool) -> None:
-        sessions = self.harness.core.inbox.take_new()
+        sessions = self.harness.node.replays.take_new()
         if sessions:
             with self.store.engine.begin() as c:
                 found = users_with_inbox(c, {(session.app_id, session.user_id) for session in sessions})
-            put_back = partial(self.harness.core.inbox.put_back, sessions)
+            put_back = partial(self.harness.node.replays.put_back, sessions)
             self.reading = put_back if fails else partial(self._checked, sessions, found)
 
     def _read_inbox(self, fails: bool) -> None:
-        core = self.harness.core
-        wanted = core.inbox.take_page()
+        node = self.harness.node
+        wanted = node.replays.take_page()
         if wanted is not None:
             session, after = wanted
             with self.store.engine.begin() as c:
-                rows = inbox_page(c, APP, session.user_id, after=after, limit=inbox.PAGE_MESSAGES)
-            put_back = partial(core.inbox.put_back_page, session)
+                rows = inbox_page(c, APP, session.user_id, after=after, limit=replay.PAGE_MESSAGES)
+            put_back = partial(node.replays.put_back_page, session)
             self.reading = put_back if fails else partial(self._page, session, rows)
 
     def _have_read(self) -> None:
@@ -610,7 +610,7 @@ class Delivering(RuleBasedStateMachine):
 
     def _loaded(self, wanted: dict[RoomKey, Wanted], pages: dict[RoomKey, list[Stored]]) -> None:
         for key, rows in pages.items():
-            self.harness.core.catch_up.loaded(key, wanted[key], rows, 0)
+            self.harness.node.catch_up.loaded(key, wanted[key], rows, 0)
         self._resume([entry for room in wanted.values() for entry in room.entries])
 
     def _resume(self, entries: list[tuple[Session, Loaded]]) -> None:
@@ -620,10 +620,10 @@ class Delivering(RuleBasedStateMachine):
     def _checked(self, sessions: list[Session], found: set[tuple[int, int]]) -> None:
         for session in sessions:
             is_empty = (session.app_id, session.user_id) not in found
-            self.harness.core.inbox.checked(session, self.harness.now, is_empty=is_empty)
+            self.harness.node.replays.checked(session, self.harness.now, is_empty=is_empty)
 
     def _page(self, session: Session, rows: list[Stored]) -> None:
-        self.harness.core.inbox.page(session, rows, self.harness.now)
+        self.harness.node.replays.page(session, rows, self.harness.now)
 
     def _wait(self, seconds: float) -> None:
         if self.prompt:
@@ -644,16 +644,16 @@ class DeliveringInLittleRoom(Delivering):
         "ack": {"window": 3, "deliveries": 8},
     }
     constants: ClassVar[dict[str, int]] = {
-        "qiyu.services.message_log.BATCH_MESSAGES": 3,
-        "qiyu.services.message_log.BATCH_ACKS": 2,
-        "qiyu.services.message_log.WAITING_OF_SESSION": 5,
-        "qiyu.services.recent.RING_MESSAGES": 6,
+        "qiyu.services.message_queue.BATCH_MESSAGES": 3,
+        "qiyu.services.message_queue.BATCH_ACKS": 2,
+        "qiyu.services.message_queue.WAITING_OF_SESSION": 5,
+        "qiyu.services.rings.RING_MESSAGES": 6,
         "qiyu.services.catch_up.RING_MESSAGES": 6,
         "qiyu.drivers.messages.RING_MESSAGES": 6,
         "qiyu.services.catch_up.CATCH_UP_MESSAGES": 4,
-        "qiyu.services.inbox.PAGE_MESSAGES": 2,
-        "qiyu.services.inbox.PACE_BYTES": 700,
-        "qiyu.services.inbox.CHECKED_AT_ONCE": 2,
+        "qiyu.services.replay.PAGE_MESSAGES": 2,
+        "qiyu.services.replay.PACE_BYTES": 700,
+        "qiyu.services.replay.CHECKED_AT_ONCE": 2,
         "qiyu.services.delivery.DEFERRED_MESSAGES": 2,
     }
 

@@ -1,4 +1,4 @@
-"""Connections that do nothing but be there: what each weighs."""
+"""Sessions that do nothing but be there: what each weighs."""
 
 from __future__ import annotations
 

@@ -13,38 +13,38 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
+from qiyu.accounts.accounts import AccountRules, Accounts
+from qiyu.accounts.passwords import Passwords, RunInThread
 from qiyu.config import Settings, require_safe_secret
 from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.listener import Listener, address_of, bind, capacity
 from qiyu.drivers.living import run_living_rooms, store_last_counts
-from qiyu.drivers.messages import Keeping, MessageStore
+from qiyu.drivers.messages import MessageStore, Retention
 from qiyu.drivers.poller import Poller
 from qiyu.errors import ConfigError, StartupError
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.living.events import RoomEvents
+from qiyu.living.history import History
+from qiyu.living.rooms import LivingRooms
 from qiyu.metrics import Metrics
-from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
-from qiyu.services.accounts import AccountRules, Accounts
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
-from qiyu.services.connections import ConnectionRules, Connections
-from qiyu.services.core import Core
 from qiyu.services.delivery import Delivery
-from qiyu.services.history import History
-from qiyu.services.inbox import Inbox
-from qiyu.services.living_rooms import LivingRooms
-from qiyu.services.message_log import MessageLog
-from qiyu.services.passwords import Passwords, RunInThread
-from qiyu.services.recent import RecentMessages
+from qiyu.services.message_queue import MessageQueue
+from qiyu.services.node import Node
 from qiyu.services.redelivery import Redelivery, RetryRules
-from qiyu.services.room_events import RoomEvents
+from qiyu.services.replay import Replays
+from qiyu.services.rings import Rings
+from qiyu.services.sessions import SessionRules, Sessions
 from qiyu.services.tokens import SECRET_FILE, Tokens, load_or_create_secret
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.messages import largest_msg_id
@@ -94,7 +94,7 @@ def outbox_limits(settings: Settings) -> OutboxLimits:
     return OutboxLimits(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
 
 
-def build_core(settings: Settings, secret: str, database: Database, largest_msg_id: int = 0) -> Core:
+def build_node(settings: Settings, secret: str, database: Database, largest_msg_id: int = 0) -> Node:
     """Everything that does not wait, and the living rooms. All msgIds will be above `largest_msg_id`."""
     limits = settings.limits
     ack = settings.ack
@@ -103,24 +103,24 @@ def build_core(settings: Settings, secret: str, database: Database, largest_msg_
     in_flight = InFlight(ack.window, metrics)
     router = Router(outbox_limits(settings), in_flight, metrics)
     redelivery = Redelivery(router, in_flight, RetryRules(ack.retry_seconds, ack.attempts, ack.deliveries), metrics)
-    recent = RecentMessages(hub, settings.messages.recent_bytes)
-    delivery = Delivery(hub, router, redelivery, recent)
-    log = MessageLog(delivery, settings.messages.queue, metrics)
-    inbox = Inbox(delivery, log, metrics)
+    rings = Rings(hub, settings.messages.recent_bytes)
+    delivery = Delivery(hub, router, redelivery, rings)
+    log = MessageQueue(delivery, settings.messages.queue, metrics)
+    replays = Replays(delivery, log, metrics)
     msg_ids = MsgIds(settings.instance.number)
     msg_ids.start_above(largest_msg_id)
-    rules = ConnectionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
+    rules = SessionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
     living = settings.living
-    events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, told=living.events)
-    return Core(
+    events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
+    return Node(
         hub=hub,
         in_flight=in_flight,
-        connections=Connections(hub, in_flight, events, inbox, rules, metrics),
-        chat=Chat(log, recent, msg_ids, limits.content_chars, metrics),
-        message_log=log,
-        inbox=inbox,
-        catch_up=CatchUp(recent, delivery, log, msg_ids, outbox_limits(settings), metrics),
-        recent=recent,
+        sessions=Sessions(hub, in_flight, events, replays, rules, metrics),
+        chat=Chat(log, rings, msg_ids, limits.content_chars, metrics),
+        message_queue=log,
+        replays=replays,
+        catch_up=CatchUp(rings, delivery, log, msg_ids, outbox_limits(settings), metrics),
+        rings=rings,
         redelivery=redelivery,
         living_rooms=LivingRooms(database, hub, events, require_open_room=living.require_open_room),
         room_events=events,
@@ -149,15 +149,15 @@ async def serve(
         before, after = await upgrade(database)
         if before != after:
             log.info("brought the database up to date", before=before, after=after)
-        core = build_core(settings, secret, database, await database.read(largest_msg_id))
-        await core.living_rooms.refresh(read_clock())
-        await _run(settings, core, database, stops, announce, task_status=task_status)
+        node = build_node(settings, secret, database, await database.read(largest_msg_id))
+        await node.living_rooms.refresh(read_clock())
+        await _run(settings, node, database, stops, announce, task_status=task_status)
     log.info("stopped")
 
 
 async def _run(
     settings: Settings,
-    core: Core,
+    node: Node,
     database: Database,
     stops: AsyncIterator[object],
     announce: Callable[[str], None],
@@ -166,17 +166,17 @@ async def _run(
 ) -> None:
     sockets = _bind_all(settings)
     addresses = {name: address_of(bound[0]) for name, bound in sockets.items()}
-    dispatcher = Dispatcher(core)
+    dispatcher = Dispatcher(node)
     poller = Poller(dispatcher, best_source(), read_clock, outbox_limits(settings))
-    messages = MessageStore(dispatcher, poller, database, _keeping(settings), read_clock)
-    web = make_app(_web_context(settings, core, database, sockets))
+    messages = MessageStore(dispatcher, poller, database, _retention(settings), read_clock)
+    web = make_app(_web_context(settings, node, database, sockets))
     stopping = trio.Event()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(poller.run)
         nursery.start_soon(run_clock, poller, dispatcher)
         nursery.start_soon(messages.run)
-        nursery.start_soon(run_living_rooms, core.living_rooms, dispatcher, poller, read_clock)
+        nursery.start_soon(run_living_rooms, node.living_rooms, dispatcher, poller, read_clock)
         http_ended = trio.Event()
 
         async def run_web(task_status: trio.TaskStatus[object]) -> None:
@@ -185,7 +185,7 @@ async def _run(
 
         await nursery.start(run_web)
         async with trio.open_nursery() as listening:
-            for listener in _listeners(settings, sockets, poller, core.metrics):
+            for listener in _listeners(settings, sockets, poller, node.metrics):
                 listening.start_soon(listener.run)
             for name, bound in sockets.items():
                 announce(f"{name:4} listening on {addresses[name]}" + _more(bound[1:]))
@@ -197,26 +197,26 @@ async def _run(
         await _drain(poller, dispatcher)
         with trio.move_on_after(GRACEFUL_SECONDS):
             await http_ended.wait()
-        await _flush(messages, core)
+        await _flush(messages, node)
         nursery.cancel_scope.cancel()
-    await store_last_counts(core.living_rooms)
+    await store_last_counts(node.living_rooms)
 
 
 def _web_context(
-    settings: Settings, core: Core, database: Database, sockets: dict[str, list[socket.socket]]
+    settings: Settings, node: Node, database: Database, sockets: dict[str, list[socket.socket]]
 ) -> WebContext:
     http = settings.http
     return WebContext(
         accounts=Accounts(database, Passwords(_few_threads()), AccountRules(session_days=http.session_days)),
-        living_rooms=core.living_rooms,
-        history=History(database, core.hub, _keeping(settings).history_ms),
-        tokens=core.tokens,
-        hub=core.hub,
-        metrics=core.metrics,
+        living_rooms=node.living_rooms,
+        history=History(database, node.hub, _retention(settings).history_ms),
+        tokens=node.tokens,
+        hub=node.hub,
+        metrics=node.metrics,
         gauges={
-            "sessions": lambda: len(core.hub),
-            "messages_waiting": lambda: len(core.message_log),
-            "deliveries_in_flight": lambda: core.in_flight.deliveries,
+            "sessions": lambda: len(node.hub),
+            "messages_waiting": lambda: len(node.message_queue),
+            "deliveries_in_flight": lambda: node.in_flight.deliveries,
         },
         clock=read_clock,
         ping=partial(database.read, _nothing),
@@ -231,9 +231,9 @@ def _web_context(
     )
 
 
-def _keeping(settings: Settings) -> Keeping:
+def _retention(settings: Settings) -> Retention:
     kept = settings.messages
-    return Keeping(
+    return Retention(
         inbox_messages=kept.inbox,
         history_ms=kept.history_days * DAY_SECONDS * 1000,
         client_msg_id_ms=kept.client_msg_id_hours * HOUR_MS,
@@ -245,7 +245,7 @@ def _nothing(_connection: object) -> None:
 
 
 def _few_threads() -> RunInThread:
-    """A thread for each core: each hash of a password takes one for itself, and tens of megabytes."""
+    """A thread for each node: each hash of a password takes one for itself, and tens of megabytes."""
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def run_in_thread(work: Callable[[], T]) -> T:
@@ -289,12 +289,12 @@ async def _drain(poller: Poller, dispatcher: Dispatcher) -> None:
         await poller.drained()
 
 
-async def _flush(messages: MessageStore, core: Core) -> None:
+async def _flush(messages: MessageStore, node: Node) -> None:
     """Write what was accepted: those who have a receipt need not care, but not everything asks for one."""
     with trio.move_on_after(FLUSH_SECONDS) as flushing:
         await messages.flushed()
     if flushing.cancelled_caught:
-        log.warning("not all messages could be stored in time", left=len(core.message_log))
+        log.warning("not all messages could be stored in time", left=len(node.message_queue))
 
 
 async def _cut_short(stops: AsyncIterator[object], scope: trio.CancelScope) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from peers import HEADER, LOGIN, LOGOUT, body_of, frame
+from raw_clients import HEADER, LOGIN, LOGOUT, body_of, frame
 
 QIYU = [sys.executable, "-m", "qiyu"]
 FREE_PORTS = {f"QIYU_{name}__PORT": "0" for name in ("TCP", "WS", "HTTP")}

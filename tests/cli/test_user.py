@@ -12,12 +12,12 @@ from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
 from typer.testing import CliRunner, Result
 
+from qiyu.accounts import passwords
+from qiyu.accounts.accounts import Accounts
+from qiyu.accounts.passwords import Passwords
 from qiyu.cli import user as command
 from qiyu.drivers.clock import read_clock
 from qiyu.errors import CallRefused
-from qiyu.services import passwords
-from qiyu.services.accounts import Accounts
-from qiyu.services.passwords import Passwords
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.users import User
 

@@ -12,9 +12,9 @@ import trio
 
 from qiyu.client.client import Client, running
 from qiyu.client.errors import ClientError, ConnectionLost
-from qiyu.client.link import Link, Token
 from qiyu.client.options import Options
 from qiyu.client.transport import Login
+from qiyu.client.uplink import Token, Uplink
 from qiyu.protocol.packet import APP_ID, BizCode, MsgCode, Packet
 
 USER = 10001
@@ -158,8 +158,8 @@ class FakeServer:
         token: Token = "",
         **changed: Any,
     ) -> AbstractAsyncContextManager[Client]:
-        link = Link(self.open, APP_ID, USER, token, Options(**{"jitter": lambda: 1.0} | changed))
-        return running(link, room_id)
+        uplink = Uplink(self.open, APP_ID, USER, token, Options(**{"jitter": lambda: 1.0} | changed))
+        return running(uplink, room_id)
 
     def handle(self, session: FakeSession, packet: Packet) -> None:
         if packet.code in self.ignored:

@@ -53,7 +53,7 @@ async def test_a_heartbeat_goes_ahead_of_each_room_packet(autojump_clock: MockCl
 async def test_its_repr_shows_its_state(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with server.client(room_id=1) as client:
-        assert repr(client).startswith("<Client room=1 <Link user=10001 connected ")
+        assert repr(client).startswith("<Client room=1 <Uplink user=10001 connected ")
         server.session.hang_up()
         await wait_all_tasks_blocked()
         assert " connecting " in repr(client)

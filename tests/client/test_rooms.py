@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from qiyu.client.positions import Positions
+from qiyu.client.cursors import Cursors
 from qiyu.client.rooms import Membership, RoomRequest, RoomRequests
 from qiyu.protocol.bodies import ErrorData, RoomAnswer
 
@@ -14,7 +14,7 @@ NO_SUCH_ROOM = ErrorData(404, "no such room")
 
 
 def new() -> tuple[Membership, RoomRequests]:
-    membership = Membership(Positions(10), room_id=1)
+    membership = Membership(Cursors(10), room_id=1)
     return membership, RoomRequests(membership)
 
 
@@ -75,11 +75,11 @@ def test_the_answer_is_told_before_anything_else_is_read_and_moves_the_position(
     membership, requests = new()
     told: list[RoomAnswer] = []
     begin(requests, 1, after_msg_id="7", on_answer=told.append)
-    membership.positions.dropped()
+    membership.cursors.dropped()
     requests.answered(RoomAnswer(room_id=2, online=1, recovered=True))
     assert told == [RoomAnswer(room_id=2, online=1, recovered=True)]
-    membership.positions.arrived(1, "8")
-    assert (membership.positions.of(2), membership.positions.of(1)) == ("7", "8")
+    membership.cursors.arrived(1, "8")
+    assert (membership.cursors.of(2), membership.cursors.of(1)) == ("7", "8")
 
 
 def test_an_answer_that_nobody_asked_for_says_where_we_are() -> None:

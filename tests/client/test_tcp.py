@@ -14,8 +14,8 @@ from qiyu.client import ConnectFailed, ConnectionLost, LoginRefused, Options, co
 from qiyu.client.options import DEFAULTS
 from qiyu.client.tcp import TcpTransport, open_tcp
 from qiyu.client.transport import Address, Login
-from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import MsgCode, Packet
+from qiyu.protocol.tcp import TcpWire
 
 ANSWER = packet_of(MsgCode.LOGIN, data="true")
 

@@ -16,7 +16,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from crash.server import ServerProcess
 from history import History, Room, Target, User
-from peers import (
+from raw_clients import (
     ACK,
     BIZ,
     DIRECT,
@@ -27,9 +27,9 @@ from peers import (
     ROOM,
     ROOM_CHAT,
     Closed,
+    RawTcpClient,
+    RawWsClient,
     Rejected,
-    TcpPeer,
-    WsPeer,
 )
 
 APP: Final = 10_001
@@ -213,7 +213,7 @@ class Person:
             self.pending[said.client_msg_id] = said
         return said
 
-    # Connections
+    # Sessions
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Connection]:
@@ -241,11 +241,11 @@ class Person:
             if not connection.lingers:
                 connection.close()
 
-    async def _log_in(self, room: int | None) -> TcpPeer | WsPeer:
+    async def _log_in(self, room: int | None) -> RawTcpClient | RawWsClient:
         token = self._server.token(self.user)
         if self._random.random() < 0.4:
-            return await WsPeer.log_in(self._server.ws, self.user, token, room)
-        peer = await TcpPeer.connect(self._server.tcp)
+            return await RawWsClient.log_in(self._server.ws, self.user, token, room)
+        peer = await RawTcpClient.connect(self._server.tcp)
         try:
             await peer.log_in(self.user, token, room)
         except BaseException:
@@ -260,7 +260,7 @@ class Connection:
 
     name: str
     person: Person
-    peer: TcpPeer | WsPeer
+    peer: RawTcpClient | RawWsClient
     history: History
     room: int | None = None
     entries: list[tuple[int | None, str]] = field(default_factory=list)

@@ -13,7 +13,7 @@ from qiyu.drivers import listener as listener_module
 from qiyu.drivers.listener import Listener, address_of, bind
 from qiyu.errors import StartupError
 from qiyu.metrics import Metrics
-from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.tcp import TcpWire
 
 
 class FakePoller:

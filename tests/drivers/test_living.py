@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from harness import Harness
 from qiyu.drivers.living import LOOK_UP_SECONDS, run_living_rooms
 from qiyu.errors import DatabaseUnavailable
+from qiyu.living.rooms import Waiting
 from qiyu.model import Instant
-from qiyu.services.living_rooms import Waiting
 
 
 class FakeRooms:

@@ -15,12 +15,12 @@ from trio.testing import MockClock
 
 from harness import ROOM, Harness, Received, assert_nothing_waits, error_of, ids_of, receipts, refusal
 from qiyu.drivers import messages
-from qiyu.drivers.messages import PRUNE_SECONDS, READ_SECONDS, Keeping, MessageStore, store_batch
+from qiyu.drivers.messages import PRUNE_SECONDS, READ_SECONDS, MessageStore, Retention, store_batch
 from qiyu.drivers.poller import Poller
 from qiyu.errors import DatabaseUnavailable
 from qiyu.model import Instant
 from qiyu.routing.session import Session
-from qiyu.services.message_log import Batch
+from qiyu.services.message_queue import Batch
 from qiyu.storage.database import Database
 from qiyu.storage.messages import find_duplicates, inbox_page, prune, users_with_inbox
 
@@ -69,9 +69,9 @@ class FakePoller:
 
 
 class Bench:
-    """A core, and the tasks that serve it."""
+    """A node, and the tasks that serve it."""
 
-    def __init__(self, keeping: Keeping) -> None:
+    def __init__(self, keeping: Retention) -> None:
         self.harness = Harness()
         self.harness.stores_at_once = False
         self.database = FakeDatabase(self.harness)
@@ -97,7 +97,7 @@ def quiet() -> Iterator[list[Any]]:
 @pytest.fixture
 async def bench(autojump_clock: MockClock) -> AsyncIterator[Bench]:
     with quiet():
-        bench = Bench(Keeping(inbox_messages=1000, history_ms=86_400_000, client_msg_id_ms=3_600_000))
+        bench = Bench(Retention(inbox_messages=1000, history_ms=86_400_000, client_msg_id_ms=3_600_000))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bench.store.run)
             yield bench
@@ -266,7 +266,7 @@ async def remembers_nothing(bench: Bench) -> list[str]:
     await bench.rest()
     ids = ids_of(bob.receive())
     bob.acknowledge(*ids)
-    recent = bench.harness.core.recent
+    recent = bench.harness.node.rings
     recent._rings.clear()
     recent._size = 0
     bench.database.asked.clear()
@@ -331,7 +331,7 @@ async def test_a_bug_in_delivering_one_message_holds_up_no_other(
 ) -> None:
     alice, bob = bench.harness.log_in(ALICE), bench.harness.log_in(BOB)
     await bench.rest()
-    log = bench.harness.core.message_log
+    log = bench.harness.node.message_queue
     stored, bugs = type(log).stored, [ZeroDivisionError()]
 
     def broken(*args: Any) -> None:
@@ -367,7 +367,7 @@ async def test_old_messages_are_removed_and_what_an_inbox_holds_is_not(autojump_
 
 
 async def test_with_no_limit_nothing_is_removed(autojump_clock: MockClock) -> None:
-    bench = Bench(Keeping(inbox_messages=0, history_ms=0, client_msg_id_ms=1000))
+    bench = Bench(Retention(inbox_messages=0, history_ms=0, client_msg_id_ms=1000))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.store.run)
         await trio.sleep(3 * PRUNE_SECONDS)
@@ -395,7 +395,7 @@ def test_what_is_not_to_be_stored_is_looked_for_in_the_same_transaction() -> Non
     alice.say("x", "c-1")
     harness.stores_at_once = False
     alice.say("y", "c-2", room=8)
-    batch = harness.core.message_log.take()
+    batch = harness.node.message_queue.take()
     assert [message.refusal is not None for message in batch.messages] == [True]
     with harness.store.engine.begin() as c:
         assert store_batch(c, batch, 0).duplicates == find_duplicates(c, [batch.messages[0].row()]) == {}

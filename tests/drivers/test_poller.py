@@ -13,8 +13,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from peers import ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, TcpPeer, body_of, frame
-from qiyu.app import build_core
+from qiyu.app import build_node
 from qiyu.config import Settings
 from qiyu.drivers import poller as poller_module
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
@@ -22,12 +21,13 @@ from qiyu.drivers.poller import LINGER_SECONDS, Poller
 from qiyu.errors import EndReason
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
-from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import MsgCode
+from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.session import Session
 from qiyu.services.tokens import Tokens
 from qiyu.storage.database import Database
+from raw_clients import ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, body_of, frame
 from servers import SECRET
 
 START = Instant(1000.0, 1_700_000_000_000)
@@ -38,8 +38,8 @@ class Bench:
 
     def __init__(self, source: EventSource) -> None:
         self.now = START
-        self.core = build_core(Settings(), SECRET, cast("Database", None))
-        self.dispatcher = Dispatcher(self.core)
+        self.node = build_node(Settings(), SECRET, cast("Database", None))
+        self.dispatcher = Dispatcher(self.node)
         self.poller = Poller(self.dispatcher, source, lambda: self.now, OutboxLimits(0, 0))
 
     def advance(self, seconds: float) -> None:
@@ -47,15 +47,15 @@ class Bench:
         self.now = Instant(self.now.monotonic + seconds, self.now.unix_ms + int(1000 * seconds))
         self.poller.expire(self.now)
 
-    def connect(self) -> tuple[TcpPeer, Session]:
+    def connect(self) -> tuple[RawTcpClient, Session]:
         """A new connection."""
         theirs, ours = socket.socketpair()
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         session = self.poller.add(ours, TcpWire(65536))
-        return TcpPeer(trio.SocketStream(trio.socket.from_stdlib_socket(theirs))), session
+        return RawTcpClient(trio.SocketStream(trio.socket.from_stdlib_socket(theirs))), session
 
-    async def log_in(self, user: int) -> tuple[TcpPeer, Session]:
+    async def log_in(self, user: int) -> tuple[RawTcpClient, Session]:
         """A new connection, logged in."""
         peer, session = self.connect()
         token = Tokens(SECRET, 300).issue(user, now_ms=self.now.unix_ms)
@@ -99,7 +99,7 @@ async def test_what_the_socket_does_not_take_waits_until_it_does(bench: Bench) -
 async def test_good_bye_is_read_before_the_connection_closes(bench: Bench) -> None:
     peer, session = await bench.log_in(10001)
     async with peer:
-        bench.core.connections.end(session, EndReason.DRAIN)
+        bench.node.sessions.end(session, EndReason.DRAIN)
         await peer.stream.send_all(frame(HEARTBEAT, b"{}") * 1000)  # thrown away
         assert (await peer.expect(LOGOUT))["data"]["reason"] == "drain"
         await peer.expect_closed()  # our side is shut, and theirs is still open
@@ -114,7 +114,7 @@ async def test_who_does_not_close_is_closed_within_a_second(bench: Bench) -> Non
     async with reader, deaf:
         two.outbox.push(frame(HEARTBEAT, b" " * 10_000_000))  # more than the kernel keeps
         for session in (one, two):
-            bench.core.connections.end(session, EndReason.IDLE)
+            bench.node.sessions.end(session, EndReason.IDLE)
         await reader.expect(LOGOUT)
         bench.advance(LINGER_SECONDS - 0.1)
         assert len(bench.poller) == 2
@@ -141,7 +141,7 @@ async def test_a_bug_is_logged_with_its_session_and_ends_no_other(
         assert any("user=10001/10001" in entry.get("session", "") for entry in logs if entry["log_level"] == "error")
         await other.send(HEARTBEAT)
         await other.expect(HEARTBEAT)
-    assert bench.core.metrics.connections_crashed == 1
+    assert bench.node.metrics.connections_crashed == 1
 
 
 async def test_a_bug_in_saying_good_bye_still_closes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ async def test_a_new_connection_may_get_the_number_of_one_that_closed(bench: Ben
         with trio.fail_after(5):
             await bench.poller.drained()
     assert len(numbers) < 20
-    assert len(bench.core.hub) == 0
+    assert len(bench.node.hub) == 0
 
 
 async def test_a_peer_that_ends_in_the_middle_of_a_packet(bench: Bench) -> None:
@@ -197,7 +197,7 @@ async def test_a_peer_that_ends_in_the_middle_of_a_packet(bench: Bench) -> None:
         await peer.stream.send_eof()
         await peer.expect_closed()
     assert len(bench.poller) == 0
-    assert bench.core.metrics.protocol_violations == 1
+    assert bench.node.metrics.protocol_violations == 1
 
 
 async def test_cancelling_it_closes_every_socket() -> None:
@@ -209,7 +209,7 @@ async def test_cancelling_it_closes_every_socket() -> None:
     async with peer:
         await peer.expect_closed()
     assert session.ended
-    assert len(bench.poller) == len(bench.core.hub) == 0
+    assert len(bench.poller) == len(bench.node.hub) == 0
 
 
 async def test_the_outbox_of_a_slow_peer_is_sent_in_slices(bench: Bench) -> None:
@@ -249,7 +249,7 @@ async def test_a_peer_that_shut_its_side_is_closed_even_if_no_answer_comes(bench
         session.hold()
         await peer.stream.send_eof()
         await trio.testing.wait_all_tasks_blocked()
-        bench.core.connections.end(session, EndReason.IDLE)
+        bench.node.sessions.end(session, EndReason.IDLE)
         await peer.expect(LOGOUT)
         bench.advance(LINGER_SECONDS + 0.1)
         assert len(bench.poller) == 0
@@ -297,7 +297,7 @@ async def test_who_makes_much_work_does_not_keep_others_from_being_read(
     def received(which: Session, data: object, now: Instant) -> None:
         read.append(which.user_id)
         if which is first and len(read) < enough:  # as a sender does who has all of it back at once
-            bench.core.metrics.deliveries += 1_000
+            bench.node.metrics.deliveries += 1_000
             busy_socket.send(b"x")
 
     busy_socket = cast("Any", busy.stream.socket)._sock
@@ -324,7 +324,7 @@ async def test_what_one_turn_does_not_send_the_next_one_does(bench: Bench, monke
 
 async def test_long_turns_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     peer, _ = await bench.log_in(10001)
-    turns = bench.core.metrics.turns
+    turns = bench.node.metrics.turns
 
     def received(which: Session, data: object, now: Instant) -> None:
         bench.now = Instant(bench.now.monotonic + 0.1, bench.now.unix_ms + 100)
@@ -335,5 +335,5 @@ async def test_long_turns_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPa
         await peer.send(HEARTBEAT)
         await peer.expect(HEARTBEAT)
         await trio.testing.wait_all_tasks_blocked()
-    assert bench.core.metrics.turns > turns
-    assert bench.core.metrics.turns_long >= 1
+    assert bench.node.metrics.turns > turns
+    assert bench.node.metrics.turns_long >= 1

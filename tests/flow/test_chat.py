@@ -7,7 +7,7 @@ import time
 import trio
 from wsproto.events import Ping
 
-from peers import ACK, BIZ, DIRECT, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, ROOM_CHAT, TcpPeer, body_of, frame
+from raw_clients import ACK, BIZ, DIRECT, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, ROOM_CHAT, RawTcpClient, body_of, frame
 from servers import RunningServer
 
 
@@ -70,7 +70,7 @@ async def test_a_direct_message_to_nobody_comes_when_somebody_is_there(server: R
 
 
 async def test_a_login_may_come_byte_by_byte(server: RunningServer) -> None:
-    async with await TcpPeer.connect(server.tcp) as peer:
+    async with await RawTcpClient.connect(server.tcp) as peer:
         login = frame(LOGIN, body_of(appId=10001, userId=10001, token=server.token(10001), data={"roomId": 3}))
         for byte in login:
             await peer.stream.send_all(bytes([byte]))

@@ -10,30 +10,30 @@ from typing import Any
 import pytest
 import trio
 
-from peers import ACK, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_CHAT, TcpPeer, WsPeer
 from qiyu.storage.database import Database
 from qiyu.storage.urls import SQLITE_FILE
+from raw_clients import ACK, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_CHAT, RawTcpClient, RawWsClient
 from servers import RunningServer, Start
 
-Peers = tuple[TcpPeer | WsPeer, ...]
+Peers = tuple[RawTcpClient | RawWsClient, ...]
 
 
-async def quiet(*peers: TcpPeer | WsPeer) -> None:
+async def quiet(*peers: RawTcpClient | RawWsClient) -> None:
     """Nothing has come for them but what they have read."""
     for peer in peers:
         await peer.send(HEARTBEAT)
         await peer.expect(HEARTBEAT)
 
 
-async def say(peer: TcpPeer | WsPeer, room: int, content: str, client_msg_id: str) -> None:
+async def say(peer: RawTcpClient | RawWsClient, room: int, content: str, client_msg_id: str) -> None:
     await peer.send(BIZ, bizCode=ROOM_CHAT, clientMsgId=client_msg_id, data={"roomId": room, "content": content})
 
 
-async def tell(peer: TcpPeer | WsPeer, user: int, content: str, client_msg_id: str) -> None:
+async def tell(peer: RawTcpClient | RawWsClient, user: int, content: str, client_msg_id: str) -> None:
     await peer.send(BIZ, bizCode=DIRECT, clientMsgId=client_msg_id, data={"objectId": user, "content": content})
 
 
-async def receipt(peer: TcpPeer | WsPeer, client_msg_id: str) -> str:
+async def receipt(peer: RawTcpClient | RawWsClient, client_msg_id: str) -> str:
     """The msgId that the next packet, a receipt, names."""
     body = await peer.expect(ACK)
     assert set(body) == {"appId", "userId", "msgId", "clientMsgId"}
@@ -42,13 +42,13 @@ async def receipt(peer: TcpPeer | WsPeer, client_msg_id: str) -> str:
     return msg_id
 
 
-async def heard(peer: TcpPeer | WsPeer) -> tuple[str, str]:
+async def heard(peer: RawTcpClient | RawWsClient) -> tuple[str, str]:
     """msgId and content of the next packet, a message."""
     body = await peer.expect(BIZ)
     return body["msgId"], body["data"]["content"]
 
 
-async def come_back(peer: TcpPeer | WsPeer, room: int, after: str) -> dict[str, Any]:
+async def come_back(peer: RawTcpClient | RawWsClient, room: int, after: str) -> dict[str, Any]:
     """The answer to an entry."""
     await peer.send(ROOM, data={"roomId": room, "afterMsgId": after})
     data: dict[str, Any] = (await peer.expect(ROOM))["data"]
@@ -123,7 +123,7 @@ async def test_a_direct_message_comes_at_each_login_until_it_is_acknowledged(ser
             assert (await heard(two))[1] == "4"
 
 
-async def quiet_or_receipt(peer: TcpPeer | WsPeer, *, asks: bool) -> None:
+async def quiet_or_receipt(peer: RawTcpClient | RawWsClient, *, asks: bool) -> None:
     """The server has taken what was sent."""
     await (peer.expect(ACK) if asks else quiet(peer))
 
@@ -231,13 +231,13 @@ async def test_what_was_accepted_is_stored_before_the_server_stops(start_server:
         assert [(await heard(two))[1] for _ in range(3)] == ["1", "2", "3"]
 
 
-async def stop(server: RunningServer, *peers: TcpPeer | WsPeer) -> None:
+async def stop(server: RunningServer, *peers: RawTcpClient | RawWsClient) -> None:
     """As SIGTERM does."""
     server.stop()
     await peers_close_until(server.stopped.wait, *peers)
 
 
-async def peers_close_until(event: Callable[[], Awaitable[None]], *peers: TcpPeer | WsPeer) -> None:
+async def peers_close_until(event: Callable[[], Awaitable[None]], *peers: RawTcpClient | RawWsClient) -> None:
     """They hear that the server stops, and close."""
     for peer in peers:
         await trio.aclose_forcefully(peer.stream)

@@ -10,13 +10,13 @@ import trio
 from structlog.testing import capture_logs
 from wsproto.events import BytesMessage, TextMessage
 
-from peers import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, Rejected, TcpPeer, WsPeer, frame
 from qiyu.handlers import dispatch
 from qiyu.handlers.registry import LOGGED_IN
+from raw_clients import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, RawWsClient, Rejected, frame
 from servers import RunningServer, Start
 
 
-async def alive(*peers: TcpPeer | WsPeer) -> None:
+async def alive(*peers: RawTcpClient | RawWsClient) -> None:
     """They are still there, and nothing came that they do not know of."""
     for peer in peers:
         await peer.send(HEARTBEAT)
@@ -76,11 +76,11 @@ async def test_logins_that_are_refused(server: RunningServer) -> None:
         {"appId": 10001, "userId": 10001, "token": token[:-8] + "AAA%10001"},
         {"appId": 10001, "userId": 10001},
     ):
-        async with await TcpPeer.connect(server.tcp) as peer:
+        async with await RawTcpClient.connect(server.tcp) as peer:
             await peer.send(LOGIN, **fields)
             assert (await peer.expect(ERROR))["data"]["code"] == 401
             await peer.expect_closed()
-    async with await TcpPeer.connect(server.tcp) as peer:
+    async with await RawTcpClient.connect(server.tcp) as peer:
         await peer.send(HEARTBEAT)
         assert (await peer.expect(ERROR))["data"]["code"] == 401
         await peer.expect_closed()
@@ -97,11 +97,11 @@ async def test_upgrades_that_are_refused(server: RunningServer) -> None:
         (f"/{token}/10001", "https://elsewhere.example", 403),
     ):
         with pytest.raises(Rejected) as rejected:
-            await WsPeer.connect(server.ws, path, origin)
+            await RawWsClient.connect(server.ws, path, origin)
         assert rejected.value.status == status
         assert token not in rejected.value.text
     escaped = token.replace("%", "%25")
-    async with await WsPeer.connect(server.ws, f"/{escaped}/10001/1001/nonsense", "http://localhost:8000") as peer:
+    async with await RawWsClient.connect(server.ws, f"/{escaped}/10001/1001/nonsense", "http://localhost:8000") as peer:
         await peer.expect(LOGIN)
         assert (await peer.expect(ERROR))["data"]["code"] == 400  # no such room; but logged in
         await alive(peer)
@@ -121,10 +121,10 @@ async def test_a_silent_session_ends_after_two_heartbeats(start_server: Start) -
 
 async def test_whoever_does_not_log_in_is_closed(start_server: Start) -> None:
     async with start_server(limits__login_seconds=0.1) as server:
-        async with await TcpPeer.connect(server.tcp) as peer:
+        async with await RawTcpClient.connect(server.tcp) as peer:
             assert (await peer.expect(ERROR))["data"]["code"] == 401
             await peer.expect_closed()
-        async with await TcpPeer.connect(server.ws) as half_a_handshake:
+        async with await RawTcpClient.connect(server.ws) as half_a_handshake:
             await half_a_handshake.stream.send_all(b"GET / HTTP/1.1\r\n")
             await half_a_handshake.expect_closed()
 
@@ -132,7 +132,7 @@ async def test_whoever_does_not_log_in_is_closed(start_server: Start) -> None:
 async def test_a_peer_that_never_reads_misses_room_messages_and_harms_nobody(start_server: Start) -> None:
     content = "x" * 2000
     async with start_server(limits__outbox_soft_bytes=20_000, limits__outbox_hard_bytes=0) as server:
-        deaf = await TcpPeer.connect(server.tcp, receive_buffer=4096)
+        deaf = await RawTcpClient.connect(server.tcp, receive_buffer=4096)
         await deaf.log_in(10001, server.token(10001), 1)
         async with deaf, await server.tcp_peer(10002, 1) as speaker, await server.ws_peer(10003, 1) as listener:
             count = 4000
@@ -159,7 +159,7 @@ async def test_a_peer_that_never_reads_misses_room_messages_and_harms_nobody(sta
 async def test_a_peer_that_is_owed_too_much_ends_as_slow(start_server: Start) -> None:
     limits = {"limits__outbox_soft_bytes": 20_000, "limits__outbox_hard_bytes": 40_000, "messages__inbox": 0}
     async with start_server(**limits) as server:
-        deaf = await TcpPeer.connect(server.tcp, receive_buffer=4096)
+        deaf = await RawTcpClient.connect(server.tcp, receive_buffer=4096)
         await deaf.log_in(10001, server.token(10001), 1)
         async with deaf, await server.tcp_peer(10002) as speaker:
             online = 2
@@ -180,7 +180,7 @@ async def test_a_peer_that_is_owed_too_much_ends_as_slow(start_server: Start) ->
 async def test_connections_over_the_limit_are_refused(start_server: Start) -> None:
     async with start_server(limits__connections=2) as server:
         async with await server.tcp_peer(10001) as one, await server.ws_peer(10002) as two:
-            async with await TcpPeer.connect(server.tcp) as three:
+            async with await RawTcpClient.connect(server.tcp) as three:
                 await three.expect_closed()
             await alive(one, two)
             await one.send(LOGOUT)
@@ -226,7 +226,7 @@ async def test_a_reset_is_only_the_end_of_that_connection(server: RunningServer)
 
 async def test_stopping_tells_everybody_when_to_come_back(server: RunningServer) -> None:
     async with await server.tcp_peer(10001) as one, await server.ws_peer(10002) as two:
-        async with await TcpPeer.connect(server.tcp) as nobody:
+        async with await RawTcpClient.connect(server.tcp) as nobody:
             await alive(one)  # so that `nobody` has been accepted, too
             server.stop()
             for peer in (one, two):
@@ -239,7 +239,7 @@ async def test_stopping_tells_everybody_when_to_come_back(server: RunningServer)
     with trio.fail_after(5):
         await server.stopped.wait()
     with pytest.raises(OSError, match="connect"):
-        await TcpPeer.connect(server.tcp)
+        await RawTcpClient.connect(server.tcp)
 
 
 async def test_stopping_does_not_wait_for_who_does_not_listen(server: RunningServer) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import trio
 
-from peers import BIZ, DIRECT, ERROR, LIKE, ROOM, TcpPeer, WsPeer
-from qiyu.services.accounts import VIP
+from qiyu.accounts.accounts import VIP
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.living_rooms import find_record
 from qiyu.storage.users import add_tag
+from raw_clients import BIZ, DIRECT, ERROR, LIKE, ROOM, RawTcpClient, RawWsClient
 from servers import RunningServer, Start
 
 OPEN = {"living__require_open_room": "true", "living__events": "true"}
@@ -70,8 +70,8 @@ async def test_a_room_from_its_opening_to_its_record(start_server: Start, tmp_pa
         assert config["tcpImServerAddress"] == server.tcp
         code, anchor_config = await call(server, "/im/getImConfig", anchor_session)
         async with (
-            await WsPeer.log_in(config["wsImServerAddress"], viewer, config["token"], room_id) as watcher,
-            await TcpPeer.connect(anchor_config["tcpImServerAddress"]) as host,
+            await RawWsClient.log_in(config["wsImServerAddress"], viewer, config["token"], room_id) as watcher,
+            await RawTcpClient.connect(anchor_config["tcpImServerAddress"]) as host,
         ):
             await host.log_in(anchor, anchor_config["token"])
             await host.send(ROOM, data={"roomId": room_id})

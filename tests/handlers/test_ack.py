@@ -9,7 +9,7 @@ from harness import (
     BIZ,
     ROOM_CHAT,
     Harness,
-    TcpPeer,
+    TcpClient,
     assert_nothing_is_left,
     error_of,
     ids_of,
@@ -18,7 +18,7 @@ from harness import (
 
 
 @pytest.fixture
-def receiver() -> TcpPeer:
+def receiver() -> TcpClient:
     """Whoever has five messages to acknowledge."""
     harness = Harness()
     receiver, sender = harness.log_in(10_000, room=7), harness.log_in(10_001, room=7)
@@ -27,22 +27,22 @@ def receiver() -> TcpPeer:
     return receiver
 
 
-def waiting(peer: TcpPeer) -> list[str]:
+def waiting(peer: TcpClient) -> list[str]:
     return list(in_flight_of(peer.session) or ())
 
 
-def test_one(receiver: TcpPeer) -> None:
+def test_one(receiver: TcpClient) -> None:
     ids = [packet.body["msgId"] for packet in receiver.receive()]
     assert waiting(receiver) == ids
-    outgoing = in_flight_of(receiver.session)[ids[1]]
+    publication = in_flight_of(receiver.session)[ids[1]]
     receiver.send(ACK, msgId=ids[1])
-    assert outgoing.unacked == 0
+    assert publication.unacked == 0
     assert waiting(receiver) == [ids[0], *ids[2:]]
     assert receiver.receive() == []
     assert receiver.harness.metrics.deliveries_acknowledged == 1
 
 
-def test_many_at_once_with_doubles_and_strangers(receiver: TcpPeer) -> None:
+def test_many_at_once_with_doubles_and_strangers(receiver: TcpClient) -> None:
     ids = waiting(receiver)
     receiver.send(ACK, msgId=ids[0], data=[ids[0], ids[4], "nonsense", "", ids[4]])
     assert waiting(receiver) == ids[1:4]
@@ -50,21 +50,21 @@ def test_many_at_once_with_doubles_and_strangers(receiver: TcpPeer) -> None:
     assert waiting(receiver) == []
     receiver.send(ACK, msgId=ids[0], data=ids)
     assert receiver.harness.metrics.deliveries_acknowledged == 5
-    assert receiver.harness.core.in_flight.deliveries == 0
+    assert receiver.harness.node.in_flight.deliveries == 0
 
 
-def test_nothing_in_particular(receiver: TcpPeer) -> None:
+def test_nothing_in_particular(receiver: TcpClient) -> None:
     receiver.write(receiver.frame(ACK, b"{}"))
     receiver.send(ACK, msgId=None, data="")
     assert len(waiting(receiver)) == 5
 
 
 @pytest.mark.parametrize("data", ["{}", "[1]", "true", "["])
-def test_what_is_no_list_of_ids(receiver: TcpPeer, data: str) -> None:
+def test_what_is_no_list_of_ids(receiver: TcpClient, data: str) -> None:
     ids = [packet.body["msgId"] for packet in receiver.receive()]
     assert error_of(receiver.answer(ACK, msgId=ids[0], data=data)) == 400
     assert waiting(receiver) == ids
-    assert receiver.harness.core.in_flight.deliveries == 5
+    assert receiver.harness.node.in_flight.deliveries == 5
 
 
 def test_with_nothing_in_flight() -> None:
@@ -74,7 +74,7 @@ def test_with_nothing_in_flight() -> None:
     assert error_of(peer.answer(ACK, data="[1]")) == 400
 
 
-def test_somebody_elses_message(receiver: TcpPeer) -> None:
+def test_somebody_elses_message(receiver: TcpClient) -> None:
     stranger = receiver.harness.log_in(10_002, room=7)
     stranger.send(ACK, msgId=waiting(receiver)[0])
     assert len(waiting(receiver)) == 5
@@ -119,12 +119,12 @@ def test_a_direct_message_is_taken_out_of_the_inbox(direct: Direct) -> None:
 def test_an_ack_that_comes_before_the_row_is_written_cancels_it(direct: Direct) -> None:
     direct.harness.stores_at_once = False
     direct.bob.acknowledge(*direct.write())
-    batch = direct.harness.core.message_log.take()
+    batch = direct.harness.node.message_queue.take()
     assert [message.row().into_inbox for message in batch.messages] == [False]
     assert batch.acks == []
-    direct.harness.core.message_log.failed(batch, direct.harness.now)
-    direct.harness.core.message_log.resolved(batch, set(), direct.harness.now)
-    direct.harness.core.message_log.answers_again()
+    direct.harness.node.message_queue.failed(batch, direct.harness.now)
+    direct.harness.node.message_queue.resolved(batch, set(), direct.harness.now)
+    direct.harness.node.message_queue.answers_again()
 
 
 def test_twice_is_nothing(direct: Direct) -> None:
@@ -133,7 +133,7 @@ def test_twice_is_nothing(direct: Direct) -> None:
     direct.bob.acknowledge(*ids)
     direct.harness.write()
     direct.bob.acknowledge(*ids, *ids)
-    assert direct.harness.core.message_log.is_idle
+    assert direct.harness.node.message_queue.is_idle
     assert direct.harness.metrics.deliveries_acknowledged == 1
     assert direct.bob.receive() == []
 
@@ -209,16 +209,16 @@ def test_what_can_be_no_msg_id_is_not_asked_of_the_database(direct: Direct, msg_
     direct.harness.stores_at_once = False
     direct.bob.session.late_acks = True
     direct.bob.acknowledge(msg_id)
-    assert direct.harness.core.message_log.is_idle
+    assert direct.harness.node.message_queue.is_idle
 
 
 def test_what_was_never_late_is_not_either(direct: Direct) -> None:
     direct.harness.stores_at_once = False
     direct.bob.acknowledge("1" * 19)
-    assert direct.harness.core.message_log.is_idle
+    assert direct.harness.node.message_queue.is_idle
 
 
 def test_the_largest_number_that_can_be_a_msg_id(direct: Direct) -> None:
     direct.bob.session.late_acks = True
     direct.bob.acknowledge(str(2**63 - 1), str(2**63))
-    assert direct.harness.core.message_log.is_idle
+    assert direct.harness.node.message_queue.is_idle

@@ -21,10 +21,10 @@ from harness import (
     ROOM,
     ROOM_CHAT,
     TEXT,
+    Client,
     Harness,
-    Peer,
     Received,
-    TcpPeer,
+    TcpClient,
     error_of,
     in_flight_of,
 )
@@ -32,11 +32,11 @@ from harness import (
 WIRES = pytest.mark.parametrize("ws", [False, True])
 
 
-def logged_in(harness: Harness, user: int, *, ws: bool, room: int | None = None) -> Peer:
+def logged_in(harness: Harness, user: int, *, ws: bool, room: int | None = None) -> Client:
     return harness.log_in_ws(user, room=room) if ws else harness.log_in(user, room=room)
 
 
-def closed_with(peer: Peer, code: int, ws_close: int) -> str:
+def closed_with(peer: Client, code: int, ws_close: int) -> str:
     """The reason in the one ERROR packet before the connection was closed."""
     (packet,) = peer.receive()
     assert error_of(packet) == code
@@ -86,7 +86,7 @@ def test_garbage_on_the_tcp_port(garbage: bytes) -> None:
         peer.write(garbage)
         closed_with(peer, 400, 0)
     assert harness.metrics.protocol_violations == 2
-    assert len(harness.core.hub) == 0
+    assert len(harness.node.hub) == 0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_body_that_is_no_json(code: int, body: bytes) -> None:
     peer.write(peer.frame(code, body) + peer.packet(HEARTBEAT))
     assert "expected a JSON object in UTF-8" in closed_with(peer, 400, 0)
     assert harness.metrics.protocol_violations == 1
-    assert harness.core.hub.find_room(10_001, 7) is None
+    assert harness.node.hub.find_room(10_001, 7) is None
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_nothing_is_handled_after_the_end(ws: bool) -> None:
     assert len(member.receive()) == 1
     assert [packet.code for packet in peer.receive()] == [LOGOUT]
     assert peer.shut
-    assert harness.core.hub.find_room(10_001, 8) is None
+    assert harness.node.hub.find_room(10_001, 8) is None
     assert harness.metrics.protocol_violations == 0
 
 
@@ -218,7 +218,7 @@ def test_any_bytes_are_answered_and_harm_nobody_else(reads: list[bytes], ws: boo
     """Whatever one peer sends, nothing is raised; another session is still served; an ended one gets a good-bye."""
     harness = Harness()
     other = harness.log_in(10_001)
-    peer: Peer = harness.connect_ws() if ws else harness.connect()
+    peer: Client = harness.connect_ws() if ws else harness.connect()
     if known:
         peer = logged_in(harness, 10_000, ws=ws)
     for data in reads:
@@ -286,7 +286,7 @@ def test_a_close_frame_is_answered() -> None:
     assert [packet.code for packet in peer.receive()] == [HEARTBEAT]  # what came before it; and our close frame is last
     assert peer.close_code == 1001
     assert peer.shut
-    assert len(harness.core.hub) == 0
+    assert len(harness.node.hub) == 0
 
 
 def test_a_logout_and_a_close_frame_in_one_read() -> None:
@@ -415,4 +415,4 @@ def test_every_connection_is_counted() -> None:
     harness.log_in_ws(10_001)
     assert harness.metrics.connections_accepted == 3
     assert harness.metrics.logins == 2
-    assert isinstance(harness.connect(), TcpPeer)
+    assert isinstance(harness.connect(), TcpClient)

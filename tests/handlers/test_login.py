@@ -4,22 +4,22 @@ from typing import Any
 
 import pytest
 
-from harness import BIZ, HEARTBEAT, LOGIN, ROOM_CHAT, Harness, Received, TcpPeer, error_of
+from harness import BIZ, HEARTBEAT, LOGIN, ROOM_CHAT, Harness, Received, TcpClient, error_of
 
 MAX_ID = 2**53 - 1
 
 
-def attempt(harness: Harness, **fields: Any) -> TcpPeer:
+def attempt(harness: Harness, **fields: Any) -> TcpClient:
     peer = harness.connect()
     peer.send(LOGIN, **{"appId": 10_001, "userId": 10_000, "token": harness.token(10_000)} | fields)
     return peer
 
 
-def refused_with(peer: TcpPeer) -> tuple[int, str]:
+def refused_with(peer: TcpClient) -> tuple[int, str]:
     (packet,) = peer.receive()
     assert peer.shut
     assert peer.session.user_id == 0
-    assert len(peer.harness.core.hub) == 0
+    assert len(peer.harness.node.hub) == 0
     assert peer.harness.metrics.logins == 0
     return error_of(packet), packet.data["reason"]
 
@@ -42,7 +42,7 @@ def test_who_it_is_comes_from_the_token() -> None:
 def test_the_ends_of_the_ids(user_id: int, app_id: int) -> None:
     harness = Harness()
     peer = harness.log_in(user_id, app=app_id)
-    assert harness.core.hub.find(app_id, user_id) is peer.session
+    assert harness.node.hub.find(app_id, user_id) is peer.session
 
 
 @pytest.mark.parametrize("bad", [None, -1, 0, 9_999, MAX_ID + 1, 2**63, 2**64, "10000", 10_000.0, True])

@@ -15,11 +15,11 @@ def test_enter_change_and_leave() -> None:
         ROOM, {"appId": 10_001, "userId": 10_000, "data": '{"roomId":7,"online":2}'}
     )
     assert peer.answer(ROOM, data={"roomId": 8}).data == {"roomId": 8, "online": 1}
-    left = harness.core.hub.find_room(10_001, 7)
+    left = harness.node.hub.find_room(10_001, 7)
     assert left is not None
     assert len(left.members) == 1
     assert peer.answer(ROOM, data={"roomId": None}).data == {"roomId": None, "online": 0}
-    assert harness.core.hub.find_room(10_001, 8) is None
+    assert harness.node.hub.find_room(10_001, 8) is None
     assert peer.session.room is None
 
 

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from harness import BIZ, HEARTBEAT, LOGIN, ROOM_CHAT, Harness, Received, WsPeer, error_of
+from harness import BIZ, HEARTBEAT, LOGIN, ROOM_CHAT, Harness, Received, WsClient, error_of
 
 MAX_ID = 2**53 - 1
 
 
-def rejected(peer: WsPeer) -> tuple[int, str]:
+def rejected(peer: WsClient) -> tuple[int, str]:
     """The status, and the reason, of an upgrade that was refused; with no packet sent."""
     assert peer.receive() == []
     assert peer.shut
     assert peer.session.ended
     assert peer.session.user_id == 0
-    assert len(peer.harness.core.hub) == 0
+    assert len(peer.harness.node.hub) == 0
     head, _, reason = peer.http.decode().partition("\r\n\r\n")
     return int(head.split()[1]), reason
 
@@ -106,7 +106,7 @@ def test_a_bad_token(user: int, token_of: int | None, seconds: float, reason: st
     status, said = rejected(peer)
     assert status == 401
     assert reason in said
-    assert harness.core.hub.find_room(10_001, 7) is None
+    assert harness.node.hub.find_room(10_001, 7) is None
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_a_newer_login_over_websocket_that_fails_replaces_nobody() -> None:
     peer.receive()
     assert peer.shut
     assert not older.session.ended
-    assert harness.core.hub.find(10_001, 10_000) is older.session
+    assert harness.node.hub.find(10_001, 10_000) is older.session

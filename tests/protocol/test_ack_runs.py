@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import ACK, HEADER, HEARTBEAT, MAGIC, Harness
-from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import Packet
+from qiyu.protocol.tcp import TcpWire
 
 MSG_IDS = st.integers(10**18, 10**19 - 1).map(str)
 NEARLY = (
@@ -131,7 +131,7 @@ def test_a_run_is_acknowledged_in_any_state() -> None:
     two.write(run)
     assert not two.session.room_in_flight
     assert harness.metrics.packets_received == received + 3
-    assert harness.core.in_flight.deliveries == 0
+    assert harness.node.in_flight.deliveries == 0
 
 
 def test_before_the_login_it_is_refused_as_any_packet() -> None:

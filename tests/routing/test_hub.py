@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.hub import Hub
 from qiyu.routing.outbox import UNBOUNDED, Outbox
 from qiyu.routing.session import Session

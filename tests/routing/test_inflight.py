@@ -5,10 +5,10 @@ from itertools import count
 import pytest
 
 from qiyu.metrics import Metrics
-from qiyu.protocol.codec import TcpWire
+from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session, Table
 
 _ids = count(1)
@@ -31,7 +31,7 @@ class Town:
     def _table(self, names: str) -> Table | None:
         table = {}
         for name in names:
-            table[name] = Outgoing(app_id=10_001, biz_code=5555, data=b"{}", msg_id=name)
+            table[name] = Publication(app_id=10_001, biz_code=5555, data=b"{}", msg_id=name)
             table[name].unacked += 1
             self.in_flight.deliveries += 1
         return table or None
@@ -69,12 +69,12 @@ def test_where_there_is_nothing_nothing_goes() -> None:
 def test_who_leaves_its_room_owes_no_ack_for_it() -> None:
     town = Town()
     session = town.session(room="ab", direct="c")
-    outgoings = list((session.room_in_flight or {}).values())
+    publications = list((session.room_in_flight or {}).values())
     town.in_flight.forget_room(session)
     town.in_flight.forget_room(session)
     assert session.room_in_flight is None
     assert list(session.direct_in_flight or ()) == ["c"]
-    assert [each.unacked for each in outgoings] == [0, 0]
+    assert [each.unacked for each in publications] == [0, 0]
     assert town.in_flight.deliveries == 1
 
 

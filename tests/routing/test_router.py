@@ -5,14 +5,14 @@ from itertools import count
 
 from harness import in_flight_of
 from qiyu.metrics import Metrics
-from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import MAX_ID
+from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox, OutboxLimits
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 from qiyu.routing.router import Router
 from qiyu.routing.session import Session
 
@@ -20,9 +20,9 @@ _ids = count(1)
 _msg_ids = count(10**18)
 
 
-def message(*, is_direct: bool = False, is_event: bool = False, content: str = "") -> Outgoing:
+def message(*, is_direct: bool = False, is_event: bool = False, content: str = "") -> Publication:
     msg_id = "" if is_event else str(next(_msg_ids))
-    return Outgoing(app_id=10_001, biz_code=5555, data=content.encode(), msg_id=msg_id, is_direct=is_direct)
+    return Publication(app_id=10_001, biz_code=5555, data=content.encode(), msg_id=msg_id, is_direct=is_direct)
 
 
 class Town:
@@ -42,10 +42,10 @@ class Town:
         self.hub.enter(session, 1)
         return session
 
-    def say(self, outgoing: Outgoing, sender: Session | None = None) -> None:
+    def say(self, publication: Publication, sender: Session | None = None) -> None:
         room = self.hub.find_room(10_001, 1)
         assert room is not None
-        self.router.to_room(room, outgoing, sender)
+        self.router.to_room(room, publication, sender)
 
 
 def bodies(session: Session) -> list[dict[str, object]]:
@@ -57,23 +57,23 @@ def bodies(session: Session) -> list[dict[str, object]]:
 def test_each_member_gets_it_with_its_own_id_and_the_sender_none() -> None:
     town = Town()
     sender, short, long = town.member(10_000), town.member(10_001), town.member(MAX_ID)
-    outgoing = message()
-    town.say(outgoing, sender)
+    publication = message()
+    town.say(publication, sender)
     assert bodies(sender) == []
     assert [body["userId"] for body in bodies(short)] == [10_001]
     assert [body["userId"] for body in bodies(long)] == [MAX_ID]
     assert town.metrics.deliveries == 2
     assert in_flight_of(sender) == {}
-    assert in_flight_of(short) == {outgoing.msg_id: outgoing}
+    assert in_flight_of(short) == {publication.msg_id: publication}
 
 
 def test_it_is_encoded_once_for_a_kind_and_a_width() -> None:
     town = Town()
     members = [town.member(user_id) for user_id in range(10_000, 10_010)]
     members += [town.member(user_id, WebSocketWire(0)) for user_id in range(10_010, 10_020)]
-    outgoing = message()
-    town.say(outgoing)
-    assert set(outgoing.spliced) == {members[0].splice, members[-1].splice}
+    publication = message()
+    town.say(publication)
+    assert set(publication.spliced) == {members[0].splice, members[-1].splice}
     assert town.metrics.deliveries == 20
 
 
@@ -98,8 +98,8 @@ def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() ->
     town = Town(soft=100)
     slow, quick = town.member(10_000), town.member(10_001)
     sent = [message() for _ in range(5)]
-    for outgoing in sent:
-        town.say(outgoing)
+    for publication in sent:
+        town.say(publication)
         assert len(bodies(quick)) == 1
     received = bodies(slow)
     (gap,) = [body for body in received if "bizCode" not in body]
@@ -174,8 +174,8 @@ def test_a_full_window_forgets_the_oldest_room_message() -> None:
     direct = message(is_direct=True)
     said = [message() for _ in range(4)]
     town.router.to_session(member, direct)
-    for outgoing in said:
-        town.say(outgoing)
+    for publication in said:
+        town.say(publication)
     assert list(in_flight_of(member)) == [direct.msg_id, said[2].msg_id, said[3].msg_id]
     assert town.metrics.in_flight_evicted == 2
     assert len(bodies(member)) == 5  # it got them all the same
@@ -196,11 +196,11 @@ def test_what_is_in_flight_to_a_session_is_not_sent_to_it_a_second_time() -> Non
     town = Town()
     member = town.member(10_000)
     room, direct = message(), message(is_direct=True)
-    for outgoing in (room, direct):
-        assert town.router.to_session(member, outgoing)
-        assert not town.router.to_session(member, outgoing)
-        assert not town.router.to_session(member, outgoing.twin())
-        assert outgoing.unacked == 1
+    for publication in (room, direct):
+        assert town.router.to_session(member, publication)
+        assert not town.router.to_session(member, publication)
+        assert not town.router.to_session(member, publication.twin())
+        assert publication.unacked == 1
     assert len(bodies(member)) == 2
     assert town.metrics.deliveries == town.in_flight.deliveries == 2
 
@@ -208,10 +208,10 @@ def test_what_is_in_flight_to_a_session_is_not_sent_to_it_a_second_time() -> Non
 def test_again_is_the_same_packet_and_no_further_delivery() -> None:
     town = Town()
     member = town.member(10_000)
-    outgoing = message()
-    town.router.to_session(member, outgoing)
+    publication = message()
+    town.router.to_session(member, publication)
     first = bodies(member)
-    town.router.again(member, outgoing)
+    town.router.again(member, publication)
     assert bodies(member) == first
     assert (town.metrics.deliveries, town.metrics.redeliveries, town.in_flight.deliveries) == (1, 1, 1)
 

@@ -4,8 +4,8 @@ import json
 import struct
 
 from qiyu.errors import EndReason, ErrorCode, Refused
-from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import MAX_ID, MIN_ID, MsgCode
+from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.outbox import UNBOUNDED, Outbox
 from qiyu.routing.session import WIDTH_BITS, Session

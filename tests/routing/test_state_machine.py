@@ -22,8 +22,8 @@ from harness import (
     LOGOUT,
     ROOM,
     ROOM_CHAT,
+    Client,
     Harness,
-    Peer,
     Received,
     assert_nothing_waits,
     body_of,
@@ -61,10 +61,10 @@ class Expected:
 
 
 @dataclass(eq=False)
-class Client:
+class Modelled:
     """What the model knows of one session."""
 
-    peer: Peer
+    peer: Client
     app: int
     user: int
     name: str
@@ -131,8 +131,8 @@ class Chatting(RuleBasedStateMachine):
             ack={"window": WINDOW, "retry_seconds": 3600},
             session={"heartbeat_seconds": 86_400},
         )
-        self.clients: list[Client] = []
-        self.current: dict[tuple[int, int], Client] = {}
+        self.clients: list[Modelled] = []
+        self.current: dict[tuple[int, int], Modelled] = {}
         self.by_msg_id: dict[str, Message] = {}
         self.inboxes: dict[tuple[int, int], list[Message]] = {}
         """Direct messages that were not acknowledged, by app and receiver."""
@@ -154,7 +154,7 @@ class Chatting(RuleBasedStateMachine):
         name = f"观众{self.logins}"
         log_in = self.harness.log_in_ws if ws else self.harness.log_in
         self.harness.stores_at_once = False  # so that the inbox comes once the login has been read
-        client = Client(log_in(user, app=app, room=room, nickname=name), app, user, name, room)
+        client = Modelled(log_in(user, app=app, room=room, nickname=name), app, user, name, room)
         self.harness.stores_at_once = True
         if older is not None:
             older.end('{"reason":"replaced","reconnect":false}', "replaced")
@@ -270,7 +270,7 @@ class Chatting(RuleBasedStateMachine):
 
     @invariant()
     def the_session_of_a_user_is_its_newest(self) -> None:
-        hub = self.harness.core.hub
+        hub = self.harness.node.hub
         for app in APPS:
             for user in USERS:
                 client = self.current.get((app, user))
@@ -281,7 +281,7 @@ class Chatting(RuleBasedStateMachine):
 
     @invariant()
     def rooms_have_their_members_and_empty_ones_are_gone(self) -> None:
-        hub = self.harness.core.hub
+        hub = self.harness.node.hub
         expected: dict[tuple[int, int], set[Any]] = {}
         for client in self.current.values():
             session = client.peer.session
@@ -326,9 +326,9 @@ class Chatting(RuleBasedStateMachine):
     @invariant()
     def the_accounts_are_those_of_the_tables(self) -> None:
         tables = [in_flight_of(client.peer.session) for client in self.clients]
-        assert self.harness.core.in_flight.deliveries == sum(map(len, tables))
-        outgoings = Counter(outgoing for table in tables for outgoing in table.values())
-        assert all(outgoing.unacked == times for outgoing, times in outgoings.items())
+        assert self.harness.node.in_flight.deliveries == sum(map(len, tables))
+        outgoings = Counter(publication for table in tables for publication in table.values())
+        assert all(publication.unacked == times for publication, times in outgoings.items())
 
     @invariant()
     def nothing_waits_that_could_go_on(self) -> None:
@@ -347,24 +347,24 @@ class Chatting(RuleBasedStateMachine):
 
     # How it is done
 
-    def _pick(self, who: int) -> Client:
+    def _pick(self, who: int) -> Modelled:
         clients = list(self.current.values())
         return clients[who % len(clients)]
 
-    def _members(self, client: Client) -> list[Client]:
+    def _members(self, client: Modelled) -> list[Modelled]:
         return [each for each in self.current.values() if (each.app, each.room) == (client.app, client.room)]
 
-    def _stamp(self, sender: Client) -> dict[str, Any]:
+    def _stamp(self, sender: Modelled) -> dict[str, Any]:
         return {"senderName": sender.name, "senderAvatar": "", "createTime": self.harness.now.unix_ms}
 
-    def _gone(self, client: Client) -> None:
+    def _gone(self, client: Modelled) -> None:
         client.ended = True
         client.room = None
         client.in_flight = []
         if self.current.get((client.app, client.user)) is client:
             del self.current[client.app, client.user]
 
-    def _flush(self, client: Client, capacity: int = 2**62) -> None:
+    def _flush(self, client: Modelled, capacity: int = 2**62) -> None:
         outbox = client.peer.outbox
         if client.overflowed and not client.ended:
             client.end('{"reason":"slow","reconnect":true}', "slow")
@@ -375,14 +375,14 @@ class Chatting(RuleBasedStateMachine):
         if client.last_word is None:
             client.waiting -= before - outbox.size
 
-    def _drain(self, client: Client) -> None:
+    def _drain(self, client: Modelled) -> None:
         self._flush(client)
         while client.peer.outbox.size:
             self._flush(client)
         self._read(client)
         assert client.expected == []
 
-    def _read(self, client: Client) -> None:
+    def _read(self, client: Modelled) -> None:
         for packet in client.peer.decoded():
             if client.last_word is not None and packet.code == LOGOUT:
                 assert packet == Received(LOGOUT, client.last_word.body)

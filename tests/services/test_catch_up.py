@@ -12,7 +12,7 @@ from harness import (
     ROOM,
     Harness,
     Received,
-    TcpPeer,
+    TcpClient,
     assert_nothing_is_left,
     assert_nothing_waits,
     error_of,
@@ -21,7 +21,7 @@ from harness import (
     refusal,
 )
 from memory_database import MemoryStore
-from qiyu.services import catch_up, recent
+from qiyu.services import catch_up, rings
 
 SENDER, READER = 10_001, 10_002
 _users = count(20_000)
@@ -49,12 +49,12 @@ class Town:
         """The same database with a new server, which remembers nothing."""
         return Town(self.harness.store)
 
-    def reader(self) -> TcpPeer:
+    def reader(self) -> TcpClient:
         """Somebody who is not in the room."""
         return self.harness.log_in(next(_users))
 
 
-def back(peer: TcpPeer, after: str, room: int = 7) -> None:
+def back(peer: TcpClient, after: str, room: int = 7) -> None:
     peer.send(ROOM, data={"roomId": room, "afterMsgId": after})
 
 
@@ -205,7 +205,7 @@ def test_what_the_session_sends_meanwhile_waits_as_well(town: Town) -> None:
 
 
 def test_a_ring_that_is_overrun_during_the_wait(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "RING_MESSAGES", 5)
+    monkeypatch.setattr(rings, "RING_MESSAGES", 5)
     monkeypatch.setattr(catch_up, "CATCH_UP_MESSAGES", 3)
     ids = town.say(2)
     town = town.restarted()
@@ -253,7 +253,7 @@ def test_where_the_database_fails_it_is_what_memory_has(town: Town, in_memory: b
     reader = town.reader()
     town.harness.stores_at_once = False
     back(reader, ids[0])
-    for session, loaded in town.harness.core.catch_up.take_all():
+    for session, loaded in town.harness.node.catch_up.take_all():
         town.harness.dispatcher.resume(session, loaded, town.harness.now)
     assert result(reader.receive()) == (False, later)
     assert town.say(1) == ids_of(reader.receive())
@@ -286,7 +286,7 @@ def test_a_room_that_is_closed_during_the_wait(town: Town, monkeypatch: pytest.M
     reader = town.harness.log_in(READER, room=8)
     town.harness.stores_at_once = False
     reader.send(ROOM, data={"roomId": 7, "afterMsgId": ids[0]}, clientMsgId="c-1")
-    monkeypatch.setattr(type(town.harness.core.living_rooms), "is_open", lambda *_: False)
+    monkeypatch.setattr(type(town.harness.node.living_rooms), "is_open", lambda *_: False)
     town.harness.settle()
     (refused,) = reader.receive()
     assert (error_of(refused), refused.body["clientMsgId"]) == (404, "c-1")
@@ -366,7 +366,7 @@ def test_a_ring_that_lost_what_was_said_during_the_wait_proves_nothing() -> None
     reader = town.reader()
     town.harness.stores_at_once = False
     back(reader, ids[0])
-    catch_up = town.harness.core.catch_up
+    catch_up = town.harness.node.catch_up
     wanted = catch_up.take()
     town.say(1)
     for peer in (town.sender, town.witness):

@@ -3,21 +3,21 @@ from __future__ import annotations
 import pytest
 
 from harness import Harness, assert_nothing_is_left, ids_of, in_flight_of
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 
 ALICE, BOB = 10_001, 10_002
 
 
-def message(msg_id: int = 1, *, is_direct: bool = True) -> Outgoing:
-    return Outgoing(app_id=10_001, biz_code=5556, data=b"{}", msg_id=str(msg_id), is_direct=is_direct)
+def message(msg_id: int = 1, *, is_direct: bool = True) -> Publication:
+    return Publication(app_id=10_001, biz_code=5556, data=b"{}", msg_id=str(msg_id), is_direct=is_direct)
 
 
 def test_a_room_where_nobody_is_remembers_all_the_same() -> None:
     harness = Harness()
-    ring = harness.core.recent.open((10_001, 7), 0)
-    harness.core.message_log.delivery.to_room(ring, 1, ALICE, message(is_direct=False), harness.now)
+    ring = harness.node.rings.open((10_001, 7), 0)
+    harness.node.message_queue.delivery.to_room(ring, 1, ALICE, message(is_direct=False), harness.now)
     assert [item.msg_id for item in ring.items] == [1]
-    assert len(harness.core.redelivery) == 0
+    assert len(harness.node.redelivery) == 0
     assert harness.metrics.deliveries == 0
 
 
@@ -35,25 +35,25 @@ def test_a_senders_other_session_gets_nothing_of_its_own() -> None:
 
 def test_to_nobody_is_nothing() -> None:
     harness = Harness()
-    harness.core.message_log.delivery.to_user(10_001, BOB, message(), harness.now)
+    harness.node.message_queue.delivery.to_user(10_001, BOB, message(), harness.now)
     assert harness.metrics.deliveries == 0
 
 
 def test_a_message_that_nobody_has_to_acknowledge_has_no_timer() -> None:
     harness = Harness()
     harness.log_in(ALICE, room=7).say("alone")
-    assert len(harness.core.redelivery) == 0
+    assert len(harness.node.redelivery) == 0
 
 
 def test_what_is_in_flight_already_is_neither_sent_nor_timed_twice() -> None:
     harness = Harness()
     bob = harness.log_in(BOB)
-    to_session = harness.core.message_log.delivery.to_session
+    to_session = harness.node.message_queue.delivery.to_session
     to_session(bob.session, [message(1), message(2)], harness.now)
     to_session(bob.session, [message(1), message(2)], harness.now)
     assert ids_of(bob.receive()) == ["1", "2"]
-    assert len(harness.core.redelivery) == 1
-    assert harness.core.in_flight.deliveries == 2
+    assert len(harness.node.redelivery) == 1
+    assert harness.node.in_flight.deliveries == 2
     assert_nothing_is_left(harness)
 
 
@@ -68,7 +68,7 @@ def test_what_was_dropped_for_a_slow_receiver_is_not_waited_for(cid: str) -> Non
     assert 0 < len(sent) < 20
     assert harness.metrics.deliveries_dropped == 20 - len(sent)
     assert list(in_flight_of(slow.session)) == sent
-    assert harness.core.in_flight.deliveries == len(sent)
+    assert harness.node.in_flight.deliveries == len(sent)
     harness.advance(4)
     assert ids_of(slow.receive()) == sent
     assert_nothing_is_left(harness)

@@ -10,13 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from harness import (
     ROOM,
     Harness,
-    TcpPeer,
+    TcpClient,
     assert_nothing_is_left,
     assert_nothing_waits,
     ids_of,
     in_flight_of,
 )
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
 from qiyu.services import redelivery
 
@@ -25,7 +25,7 @@ SECONDS = 4.0
 JUST_BEFORE = SECONDS - 0.1
 
 
-def town(members: int = 3, **sections: dict[str, Any]) -> tuple[Harness, TcpPeer, list[TcpPeer]]:
+def town(members: int = 3, **sections: dict[str, Any]) -> tuple[Harness, TcpClient, list[TcpClient]]:
     """A sender and others, all in room 7."""
     harness = Harness(None, **sections)
     sender = harness.log_in(SENDER, room=7)
@@ -70,7 +70,7 @@ def test_who_acknowledges_the_second_is_sent_no_third() -> None:
     harness.advance(SECONDS)
     assert member.receive() == []
     assert harness.metrics.room_deliveries_given_up == 0
-    assert len(harness.core.redelivery) == 0
+    assert len(harness.node.redelivery) == 0
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
@@ -86,7 +86,7 @@ def test_after_the_last_attempt_it_is_taken_off_the_tables(attempts: int) -> Non
     assert in_flight_of(first.session) == in_flight_of(second.session) == {}
     assert harness.metrics.room_deliveries_given_up == 2
     assert harness.metrics.direct_deliveries_given_up == 1
-    assert harness.core.in_flight.deliveries == len(harness.core.redelivery) == 0
+    assert harness.node.in_flight.deliveries == len(harness.node.redelivery) == 0
     assert len(first.receive()) == 2 * attempts
     harness.advance(2 * SECONDS)
     assert first.receive() == []
@@ -120,8 +120,8 @@ def test_who_is_no_longer_there_is_sent_nothing_and_owes_nothing(how: str) -> No
     sender.whisper(goes.session.user_id, "direct")
     for peer in (goes, stays):
         peer.receive()
-    (outgoing,) = (stays.session.room_in_flight or {}).values()
-    assert outgoing.unacked == 2
+    (publication,) = (stays.session.room_in_flight or {}).values()
+    assert publication.unacked == 2
     if how == "leaves":
         goes.send(ROOM, data={"roomId": None})
     elif how == "changes":
@@ -132,7 +132,7 @@ def test_who_is_no_longer_there_is_sent_nothing_and_owes_nothing(how: str) -> No
         harness.log_in(goes.session.user_id, room=7).acknowledge(*in_flight_of(goes.session))
         goes = goes if goes.session.ended else stays
     goes.receive()
-    assert outgoing.unacked == 1
+    assert publication.unacked == 1
     assert not goes.session.room_in_flight
     harness.advance(SECONDS)
     assert [packet.data["content"] for packet in stays.receive()] == ["x"]
@@ -176,7 +176,7 @@ def test_beyond_the_bound_of_the_process_the_oldest_room_message_goes_first_then
     harness, sender, (first, second) = town(2, ack={"deliveries": 4})
     sender.whisper(first.session.user_id, "direct 1")
     sender.say("room 1")
-    assert harness.core.in_flight.deliveries == 3
+    assert harness.node.in_flight.deliveries == 3
     sender.say("room 2")
     assert [each.is_direct for each in in_flight_of(first.session).values()] == [True, False]
     assert harness.metrics.in_flight_crowded_out == 2
@@ -184,7 +184,7 @@ def test_beyond_the_bound_of_the_process_the_oldest_room_message_goes_first_then
         sender.whisper(first.session.user_id, f"direct {n}")
     assert (first.session.room_in_flight or {}, second.session.room_in_flight or {}) == ({}, {})
     sender.whisper(first.session.user_id, "direct 5")
-    assert harness.core.in_flight.deliveries == 4
+    assert harness.node.in_flight.deliveries == 4
     ids = ids_of(first.receive())
     assert len(ids) == 7  # it got them all
     assert first.session.late_acks
@@ -198,7 +198,7 @@ def test_a_bound_below_one_room_message() -> None:
     harness, sender, members = town(5, ack={"deliveries": 3})
     sender.say("x")
     assert [len(peer.receive()) for peer in members] == [1] * 5
-    assert harness.core.in_flight.deliveries == 0
+    assert harness.node.in_flight.deliveries == 0
     assert_nothing_is_left(harness)
 
 
@@ -257,9 +257,9 @@ class Accounts(RuleBasedStateMachine):
             limits={"outbox_soft_bytes": 3000, "outbox_hard_bytes": 6000},
         )
         self.window, self.deliveries = window, deliveries
-        self.peers: dict[int, TcpPeer] = {}
+        self.peers: dict[int, TcpClient] = {}
         self.sessions: set[Session] = set()
-        self.ever: set[Outgoing] = set()
+        self.ever: set[Publication] = set()
         self.seen: list[str] = ["1000000000000000000"]
         self.sent = 0
 
@@ -313,7 +313,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule()
     def fail(self) -> None:
-        log = self.harness.core.message_log
+        log = self.harness.node.message_queue
         if not log.is_idle:
             batch = log.take()
             if len(batch.messages) % 2:
@@ -329,12 +329,12 @@ class Accounts(RuleBasedStateMachine):
     @invariant()
     def the_accounts_are_those_of_the_tables(self) -> None:
         tables = [in_flight_of(session) for session in self.sessions]
-        account = self.harness.core.in_flight
+        account = self.harness.node.in_flight
         assert account.deliveries == sum(map(len, tables)) <= self.deliveries
         assert all(len(table) <= self.window for table in tables)
-        found = Counter(outgoing for table in tables for outgoing in table.values())
+        found = Counter(publication for table in tables for publication in table.values())
         self.ever.update(found)
-        assert all(outgoing.unacked == found[outgoing] for outgoing in self.ever)
+        assert all(publication.unacked == found[publication] for publication in self.ever)
 
     @invariant()
     def who_has_ended_owes_nothing(self) -> None:
@@ -345,7 +345,7 @@ class Accounts(RuleBasedStateMachine):
             self.harness.settle()
             assert_nothing_waits(self.harness)
             assert_nothing_is_left(self.harness)
-            assert all(outgoing.unacked == 0 for outgoing in self.ever)
+            assert all(publication.unacked == 0 for publication in self.ever)
             assert {session.waiting for session in self.sessions} <= {0}
 
 

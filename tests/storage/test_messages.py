@@ -80,7 +80,7 @@ async def room(db: Database, room_id: int = ROOM) -> list[int]:
     return ids(await db.read(messages.room_page, APP, room_id, after=0, before=None, limit=10_000))
 
 
-# Keeping
+# Retention
 
 
 @pytest.mark.parametrize("data", ["{}", '"主播 🎤 \U0010ffff"', '"100 %s %(a)s :a ? $1 \\\\ \' \\u0000"', "x" * 70_000])

@@ -12,17 +12,17 @@ from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
 from werkzeug.datastructures import Headers
 
+from qiyu.accounts.accounts import VIP, AccountRules, Accounts
+from qiyu.accounts.passwords import Passwords
+from qiyu.living.events import RoomEvents
+from qiyu.living.history import History
+from qiyu.living.rooms import LivingRooms
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
-from qiyu.services.accounts import VIP, AccountRules, Accounts
-from qiyu.services.history import History
-from qiyu.services.living_rooms import LivingRooms
-from qiyu.services.passwords import Passwords
-from qiyu.services.room_events import RoomEvents
 from qiyu.services.tokens import Tokens
 from qiyu.storage.database import Database
 from qiyu.web.app import make_app
@@ -78,7 +78,7 @@ class Site:
         self.hub = Hub()
         metrics = Metrics()
         router = Router(OutboxLimits(2**20, 2**22), InFlight(1024, metrics), metrics)
-        events = RoomEvents(self.hub, router, deliveries=0, told=False)
+        events = RoomEvents(self.hub, router, deliveries=0, send_events=False)
         self.tokens = Tokens("a secret for tests alone", 300)
         self.accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), rules)
         self.context = WebContext(

@@ -4,8 +4,8 @@ import pytest
 import trio
 import trio.testing
 
+from qiyu.accounts.accounts import Accounts
 from qiyu.errors import DatabaseUnavailable
-from qiyu.services.accounts import Accounts
 from qiyu.storage.database import Database
 from web.sites import Site
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from qiyu.errors import DatabaseUnavailable
-from qiyu.protocol.codec import HEADER, TcpWire
+from qiyu.living import history as living_history
 from qiyu.protocol.packet import APP_ID
+from qiyu.protocol.tcp import HEADER, TcpWire
 from qiyu.routing.msgid import first_id
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session
-from qiyu.services import history as services_history
-from qiyu.services.inbox import outgoing_of
+from qiyu.services.replay import publication_of
 from qiyu.storage.database import Database
 from qiyu.storage.messages import NewMessage, conversation_page, store
 from qiyu.web.images import DEFAULT_AVATAR
@@ -201,7 +201,7 @@ async def test_messages_are_as_their_receiver_gets_them(site: Site) -> None:
         await site.database.read(conversation_page, APP_ID, ann.user_id, bob.user_id, after=0, before=None, limit=9),
         strict=True,
     ):
-        head, tail, _ = outgoing_of(row).splice(TcpWire(2**16), 5, 0)
+        head, tail, _ = publication_of(row).splice(TcpWire(2**16), 5, 0)
         body = json.loads(head[HEADER.size :] + b"%d" % bob.user_id + tail)
         assert found == body | ({"clientMsgId": "b"} if row.user_id == bob.user_id else {})
     assert msg_ids(read_by_bob) == [ID, ID + 1, ID + 2]
@@ -366,7 +366,7 @@ async def test_history_when_the_database_is_away(site: Site, monkeypatch: pytest
         raise DatabaseUnavailable("connection refused by db.internal")
 
     ann = await site.user()
-    monkeypatch.setattr(services_history, "conversation_page", away)
+    monkeypatch.setattr(living_history, "conversation_page", away)
     answer = await ann.post("/im/history", json={"objectId": 20_001})
     assert answer.refusal == (503, "the database does not answer: try again in a moment")
     assert answer.headers["Retry-After"] == "2"

@@ -15,9 +15,9 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from quart import Response, request
 
+from qiyu.accounts.accounts import AccountRules
 from qiyu.drivers.http import run_http
 from qiyu.drivers.listener import address_of, bind
-from qiyu.services.accounts import AccountRules
 from qiyu.storage.database import Database
 from web.sites import Site, bearer
 

@@ -4,7 +4,7 @@ from http.cookies import SimpleCookie
 
 import pytest
 
-from qiyu.services.accounts import AccountRules
+from qiyu.accounts.accounts import AccountRules
 from qiyu.storage.database import Database
 from web.sites import PASSWORD, Answered, Site, bearer
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qiyu.accounts.accounts import TAGS, VIP, Accounts
+from qiyu.accounts.passwords import Passwords
 from qiyu.cli.options import ConfigOption
 from qiyu.config import Settings, load_settings
 from qiyu.drivers.clock import read_clock
 from qiyu.errors import CallRefused, DatabaseTooNew, DatabaseUnavailable
 from qiyu.logs import configure_logging
-from qiyu.services.accounts import TAGS, VIP, Accounts
-from qiyu.services.passwords import Passwords
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.migrate import upgrade
 from qiyu.storage.users import User, list_users

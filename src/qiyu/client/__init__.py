@@ -20,9 +20,9 @@ from qiyu.client.errors import (
     NotInRoom,
     RequestRefused,
 )
-from qiyu.client.link import Token
 from qiyu.client.messages import Disconnected, Error, Item, Message, Reconnected, RoomEvent
 from qiyu.client.options import Options
+from qiyu.client.uplink import Token
 from qiyu.protocol.bodies import RoomAnswer
 
 __all__ = [

@@ -5,12 +5,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.errors import NotInRoom
-from qiyu.client.link import Link, Token
 from qiyu.client.messages import TEXT, ChatToSend, Item
 from qiyu.client.options import DEFAULTS, Options
 from qiyu.client.sending import send
 from qiyu.client.tcp import open_tcp
 from qiyu.client.transport import Login, OpenTransport, Transport, parse_url
+from qiyu.client.uplink import Token, Uplink
 from qiyu.client.websocket import open_websocket
 from qiyu.protocol.bodies import RoomAnswer
 from qiyu.protocol.packet import APP_ID, BizCode
@@ -23,26 +23,26 @@ class Client:
     raises `Kicked` or `LoginRefused` when the server wants this user no more.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, uplink: Uplink) -> None:
+        self._uplink = uplink
 
     def __repr__(self) -> str:
-        return f"<Client room={self.room_id} {self._link!r}>"
+        return f"<Client room={self.room_id} {self._uplink!r}>"
 
     @property
     def user_id(self) -> int:
-        return self._link.user_id
+        return self._uplink.user_id
 
     @property
     def room_id(self) -> int | None:
         """The room it is in, or goes back to as soon as it is connected again."""
-        return self._link.membership.room_id
+        return self._uplink.membership.room_id
 
     def __aiter__(self) -> Client:
         return self
 
     async def __anext__(self) -> Item:
-        return await self._link.incoming.__anext__()
+        return await self._uplink.incoming.__anext__()
 
     async def send_room(
         self, content: str, *, type_: int = TEXT, client_msg_id: str | None = None, receipt: bool = True
@@ -72,7 +72,7 @@ class Client:
                 raise NotInRoom("not in a room: enter one first")
             return ChatToSend(room_id=self.room_id, type=type_, content=content)
 
-        return await send(self._link, BizCode.ROOM_CHAT, chat, client_msg_id, receipt=receipt)
+        return await send(self._uplink, BizCode.ROOM_CHAT, chat, client_msg_id, receipt=receipt)
 
     async def send_direct(
         self, user_id: int, content: str, *, type_: int = TEXT, client_msg_id: str | None = None, receipt: bool = True
@@ -82,7 +82,7 @@ class Client:
         def chat() -> ChatToSend:
             return ChatToSend(object_id=user_id, type=type_, content=content)
 
-        return await send(self._link, BizCode.DIRECT, chat, client_msg_id, receipt=receipt)
+        return await send(self._uplink, BizCode.DIRECT, chat, client_msg_id, receipt=receipt)
 
     async def enter_room(self, room_id: int, *, after_msg_id: str | None = None) -> RoomAnswer:
         """Go into a room, out of the one it was in. Calls made meanwhile wait for the answer.
@@ -94,12 +94,12 @@ class Client:
         Raises `RequestRefused`, `NotConnected`, `ConnectionLost` (in each case it stays in, or goes back to, the room
         it was in), and `Kicked` or `LoginRefused`.
         """
-        async with self._link.turn() as connection:
+        async with self._uplink.turn() as connection:
             return await connection.enter(room_id, after_msg_id or "")
 
     async def leave_room(self) -> None:
         """Go out of the room. Raises as `enter_room` does."""
-        async with self._link.turn() as connection:
+        async with self._uplink.turn() as connection:
             await connection.enter(None)
 
     async def logout(self) -> bool:
@@ -109,7 +109,7 @@ class Client:
         within `logout_seconds`. What has come already is still handed out, and then the iteration ends. Messages that
         come later are left for the next login. Calls that are under way raise: to be sure, await them first.
         """
-        return await self._link.log_out()
+        return await self._uplink.log_out()
 
 
 @asynccontextmanager
@@ -130,23 +130,23 @@ async def connect(
 
     Raises ValueError (the URL), `ConnectFailed`, `LoginRefused`, and `RequestRefused` (the room).
     """
-    link = Link(_transport(url, options), app_id, user_id, token, options)
-    async with running(link, room_id) as client:
+    uplink = Uplink(_transport(url, options), app_id, user_id, token, options)
+    async with running(uplink, room_id) as client:
         yield client
 
 
 @asynccontextmanager
-async def running(link: Link, room_id: int | None = None) -> AsyncIterator[Client]:
-    """The client of a link, connected."""
+async def running(uplink: Uplink, room_id: int | None = None) -> AsyncIterator[Client]:
+    """The client of a uplink, connected."""
     async with BackgroundTasks() as nursery:
-        nursery.start_soon(link.run, room_id)
-        await link.opened()
+        nursery.start_soon(uplink.run, room_id)
+        await uplink.opened()
         try:
-            yield Client(link)
+            yield Client(uplink)
         except BaseException:
-            await link.leave(finished=False)
+            await uplink.leave(finished=False)
             raise
-        await link.leave(finished=True)
+        await uplink.leave(finished=True)
 
 
 def _transport(url: str, options: Options) -> OpenTransport:

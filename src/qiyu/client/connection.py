@@ -102,7 +102,7 @@ class Connection:
 
         Raises `RequestRefused` and `ConnectionLost`. `RoomRequest` says when `on_answer` is called.
         """
-        after_msg_id = after_msg_id or self._membership.positions.of(room_id)
+        after_msg_id = after_msg_id or self._membership.cursors.of(room_id)
         request = RoomRequest(self._heartbeat(), after_msg_id, on_answer)
         self._requests.begin(request)
         self.put(packet_of(MsgCode.ROOM, data=encode_json(RoomToEnter(room_id, after_msg_id)).decode()))

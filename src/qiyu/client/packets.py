@@ -79,7 +79,7 @@ class PacketHandlers:
         await self._incoming.deliver(msg_id, item)
         # Only now: what a full queue kept out when the connection was lost has yet to come.
         if isinstance(item, Message) and item.room_id is not None:
-            self._membership.positions.arrived(item.room_id, msg_id)
+            self._membership.cursors.arrived(item.room_id, msg_id)
 
     async def _on_heartbeat(self, _body: Buffer) -> None:
         self._requests.heartbeat_answered()
@@ -99,7 +99,7 @@ class PacketHandlers:
                 raise ConnectFailed(error.reason)
             raise LoginRefused(error.reason, error.code)
         if error.code == ErrorCode.DROPPED:
-            self._membership.positions.dropped()
+            self._membership.cursors.dropped()
         if packet.client_msg_id:
             self._outgoing.refused(packet.client_msg_id, error)
         elif not self._requests.refused(error):

@@ -15,8 +15,8 @@ from typing import Final
 
 import trio
 
+from qiyu.client.cursors import Cursors
 from qiyu.client.errors import RequestRefused
-from qiyu.client.positions import Positions
 from qiyu.errors import ErrorCode
 from qiyu.protocol.bodies import ErrorData, RoomAnswer
 
@@ -28,7 +28,7 @@ _OF_MESSAGES: Final = {ErrorCode.DROPPED, ErrorCode.TOO_FAST, ErrorCode.INBOX_FU
 class Membership:
     """The room of a client, and how far it has read that and others, over all its connections."""
 
-    positions: Positions
+    cursors: Cursors
     room_id: int | None = None
 
 
@@ -69,7 +69,7 @@ class RoomRequests:
         """The server says which room it is."""
         self._membership.room_id = answer.room_id
         request = self._requests.popleft() if self._requests else None
-        self._membership.positions.entered(answer.room_id, request.after_msg_id if request else "")
+        self._membership.cursors.entered(answer.room_id, request.after_msg_id if request else "")
         if request is None:
             return
         request.answer = answer

@@ -7,8 +7,8 @@ from typing import Final
 import trio
 
 from qiyu.client.errors import MessageRefused
-from qiyu.client.link import Link
 from qiyu.client.messages import ChatToSend, packet_of
+from qiyu.client.uplink import Uplink
 from qiyu.errors import ErrorCode
 from qiyu.protocol.bodies import encode_json
 from qiyu.protocol.packet import CLIENT_MSG_ID_CHARS, BizCode, MsgCode, Packet
@@ -18,7 +18,7 @@ _ID_BYTES: Final = 16
 
 
 async def send(
-    link: Link, biz_code: BizCode, chat: Callable[[], ChatToSend], client_msg_id: str | None, *, receipt: bool
+    uplink: Uplink, biz_code: BizCode, chat: Callable[[], ChatToSend], client_msg_id: str | None, *, receipt: bool
 ) -> str:
     """Send a message in its turn, which is when `chat` makes it; what it returns and raises stands at `send_room`."""
     if client_msg_id is not None and not (receipt and 1 <= len(client_msg_id) <= CLIENT_MSG_ID_CHARS):
@@ -26,25 +26,27 @@ async def send(
             f"client_msg_id {client_msg_id!r}: expected 1 to {CLIENT_MSG_ID_CHARS} characters, and a receipt"
         )
     if receipt:
-        return await _send_for_receipt(link, biz_code, chat, client_msg_id or secrets.token_urlsafe(_ID_BYTES))
-    async with link.turn() as connection:
-        number = connection.put(_packet(link, biz_code, chat(), ""))
+        return await _send_for_receipt(uplink, biz_code, chat, client_msg_id or secrets.token_urlsafe(_ID_BYTES))
+    async with uplink.turn() as connection:
+        number = connection.put(_packet(uplink, biz_code, chat(), ""))
     await connection.flush(number)
     return ""
 
 
-async def _send_for_receipt(link: Link, biz_code: BizCode, chat: Callable[[], ChatToSend], client_msg_id: str) -> str:
-    deadline = trio.current_time() + link.options.receipt_seconds
-    async with link.turn(link.options.receipt_seconds, lambda: link.outgoing.is_open) as connection:
-        message = link.outgoing.add(client_msg_id, _packet(link, biz_code, chat(), client_msg_id))
+async def _send_for_receipt(
+    uplink: Uplink, biz_code: BizCode, chat: Callable[[], ChatToSend], client_msg_id: str
+) -> str:
+    deadline = trio.current_time() + uplink.options.receipt_seconds
+    async with uplink.turn(uplink.options.receipt_seconds, lambda: uplink.outgoing.is_open) as connection:
+        message = uplink.outgoing.add(client_msg_id, _packet(uplink, biz_code, chat(), client_msg_id))
         connection.put(message.packet)
-    with link.incoming.answer_awaited():
-        return await link.outgoing.receipt(message, deadline)
+    with uplink.incoming.answer_awaited():
+        return await uplink.outgoing.receipt(message, deadline)
 
 
-def _packet(link: Link, biz_code: BizCode, chat: ChatToSend, client_msg_id: str) -> Packet:
+def _packet(uplink: Uplink, biz_code: BizCode, chat: ChatToSend, client_msg_id: str) -> Packet:
     packet = packet_of(MsgCode.BIZ, biz_code=biz_code, data=encode_json(chat).decode(), client_msg_id=client_msg_id)
-    if len(packet.body) > link.options.body_bytes:
-        reason = f"a body of {len(packet.body)} bytes: the server takes {link.options.body_bytes} at most"
+    if len(packet.body) > uplink.options.body_bytes:
+        reason = f"a body of {len(packet.body)} bytes: the server takes {uplink.options.body_bytes} at most"
         raise MessageRefused(ErrorCode.MALFORMED, reason)
     return packet

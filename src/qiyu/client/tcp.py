@@ -9,8 +9,8 @@ from qiyu.client.errors import ConnectFailed, ConnectionLost
 from qiyu.client.options import Options
 from qiyu.client.transport import MAX_BODY_BYTES, Address, Login
 from qiyu.protocol.bodies import ImMsgBody, encode_json
-from qiyu.protocol.codec import TcpWire
 from qiyu.protocol.packet import MsgCode, Packet
+from qiyu.protocol.tcp import TcpWire
 
 
 class TcpTransport:

@@ -171,10 +171,10 @@ class LimitsSettings(_Section):
     )
     connections_per_address: types.Limit = Field(
         default=200,
-        description="Connections from one IP address, so that one machine cannot take all. Not enforced yet.",
+        description="Sessions from one IP address, so that one machine cannot take all. Not enforced yet.",
     )
     connections: types.Limit = Field(
-        default=50_000, description="Connections in all; further ones are refused. Each needs a file descriptor."
+        default=50_000, description="Sessions in all; further ones are refused. Each needs a file descriptor."
     )
 
     @model_validator(mode="after")

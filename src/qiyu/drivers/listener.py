@@ -23,7 +23,7 @@ from qiyu.protocol.wire import Wire
 
 log = structlog.get_logger(__name__)
 
-BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
+BACKLOG: Final = 4096  # the kernel cuts it to net.node.somaxconn
 ACCEPTS: Final = 128  # in a row, before other tasks get their turn
 OUT_OF_RESOURCES_SECONDS: Final = 0.1
 SPARE_FILES: Final = 256

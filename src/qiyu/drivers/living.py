@@ -16,8 +16,8 @@ from qiyu.drivers.poller import Poller
 from qiyu.drivers.trouble import Trouble
 from qiyu.errors import DatabaseUnavailable
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.living.rooms import LivingRooms
 from qiyu.model import Instant
-from qiyu.services.living_rooms import LivingRooms
 
 log = structlog.get_logger(__name__)
 

@@ -25,9 +25,9 @@ from qiyu.model import Instant
 from qiyu.routing.msgid import first_id
 from qiyu.routing.session import Session
 from qiyu.services.catch_up import Loaded
-from qiyu.services.inbox import PAGE_MESSAGES
-from qiyu.services.message_log import Batch, Message
-from qiyu.services.recent import RING_MESSAGES
+from qiyu.services.message_queue import Batch, Message
+from qiyu.services.replay import PAGE_MESSAGES
+from qiyu.services.rings import RING_MESSAGES
 from qiyu.storage.database import Database
 from qiyu.storage.messages import (
     Outcome,
@@ -54,7 +54,7 @@ PRUNE_PAUSE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class Retention:
     """How much is kept, and how long; 0 = no limit."""
 
     inbox_messages: int
@@ -71,18 +71,18 @@ class MessageStore:
         dispatcher: Dispatcher,
         poller: Poller,
         database: Database,
-        keeping: Keeping,
+        keeping: Retention,
         clock: Callable[[], Instant],
     ) -> None:
-        core = dispatcher.core
+        node = dispatcher.node
         self._dispatcher = dispatcher
         self._poller = poller
         self._database = database
-        self._keeping = keeping
+        self._retention = keeping
         self._clock = clock
-        self._log = core.message_log
-        self._inbox = core.inbox
-        self._catch_up = core.catch_up
+        self._log = node.message_queue
+        self._inbox = node.replays
+        self._catch_up = node.catch_up
         self._to_write = trio.Event()
         self._to_read = trio.Event()
         self._written = trio.Event()
@@ -156,7 +156,7 @@ class MessageStore:
         return outcome, rejected
 
     async def _run(self, batch: Batch) -> Outcome:
-        return await self._database.run_within(WRITE_SECONDS, store_batch, batch, self._keeping.inbox_messages)
+        return await self._database.run_within(WRITE_SECONDS, store_batch, batch, self._retention.inbox_messages)
 
     async def _settle(self, batch: Batch, outcome: Outcome, rejected: set[int]) -> None:
         now = self._clock()
@@ -222,7 +222,7 @@ class MessageStore:
         wanted = self._catch_up.take()
         if not wanted:
             return False
-        below = self._oldest_id(self._keeping.history_ms)
+        below = self._oldest_id(self._retention.history_ms)
         entries = [entry for room in wanted.values() for entry in room.entries]
         try:
             with trio.move_on_after(READ_SECONDS):
@@ -272,7 +272,7 @@ class MessageStore:
     # Removing
 
     async def _prune(self) -> None:
-        keeping = self._keeping
+        keeping = self._retention
         if not keeping.history_ms:
             return
         retry = _Retry("remove old messages")

@@ -73,7 +73,7 @@ class Poller:
         limits: OutboxLimits,
     ) -> None:
         self._dispatcher = dispatcher
-        self._metrics = dispatcher.core.metrics
+        self._metrics = dispatcher.node.metrics
         self._source = source
         self._clock = clock
         self._outbox_hard = limits.hard

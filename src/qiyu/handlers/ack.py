@@ -8,43 +8,43 @@ from qiyu.model import Instant
 from qiyu.protocol.bodies import decode_ack, decode_ack_data
 from qiyu.protocol.packet import MAX_MSG_ID, MSG_ID_DIGITS, Buffer
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 
 
-def ack(core: Core, session: Session, body: Buffer, _now: Instant) -> None:
+def ack(node: Node, session: Session, body: Buffer, _now: Instant) -> None:
     """Take them off the in-flight tables, and direct ones out of the inbox."""
     packet = decode_ack(body)
     msg_ids = decode_ack_data(packet.data) if packet.data else []
-    acknowledge(core, session, [packet.msg_id, *msg_ids] if packet.msg_id else msg_ids)
+    acknowledge(node, session, [packet.msg_id, *msg_ids] if packet.msg_id else msg_ids)
 
 
-def acknowledge(core: Core, session: Session, msg_ids: Iterable[str]) -> None:
+def acknowledge(node: Node, session: Session, msg_ids: Iterable[str]) -> None:
     """`ack`, of msgIds that the wire has read already."""
     table = session.room_in_flight
     taken = 0
     for msg_id in msg_ids:
-        outgoing = table.pop(msg_id, None) if table else None
-        if outgoing is not None:
-            outgoing.unacked -= 1
+        publication = table.pop(msg_id, None) if table else None
+        if publication is not None:
+            publication.unacked -= 1
             taken += 1
         else:
-            taken += _direct(core, session, msg_id)
-    core.in_flight.deliveries -= taken
-    core.metrics.deliveries_acknowledged += taken
+            taken += _direct(node, session, msg_id)
+    node.in_flight.deliveries -= taken
+    node.metrics.deliveries_acknowledged += taken
 
 
-def _direct(core: Core, session: Session, msg_id: str) -> int:
+def _direct(node: Node, session: Session, msg_id: str) -> int:
     """An ACK for what is on no table (any more) is nothing, but where a direct message may have been taken off it."""
     table = session.direct_in_flight
-    outgoing = table.pop(msg_id, None) if table else None
-    if outgoing is not None:
-        outgoing.unacked -= 1
-        core.metrics.inbox_acknowledged += 1
-        if outgoing.on_ack is None or not outgoing.on_ack():
-            core.message_log.acknowledged(session, int(msg_id))
+    publication = table.pop(msg_id, None) if table else None
+    if publication is not None:
+        publication.unacked -= 1
+        node.metrics.inbox_acknowledged += 1
+        if publication.on_ack is None or not publication.on_ack():
+            node.message_queue.acknowledged(session, int(msg_id))
         return 1
     if (session.late_acks or session.replay is not None) and _can_be_one(msg_id):
-        core.message_log.acknowledged(session, int(msg_id), is_certain=False)
+        node.message_queue.acknowledged(session, int(msg_id), is_certain=False)
     return 0
 
 

@@ -7,19 +7,19 @@ from qiyu.model import Instant
 from qiyu.protocol.bodies import BizBody, checked_room_id, decode_biz, decode_like_data
 from qiyu.protocol.packet import MAX_LIKES, BizCode, Buffer
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 
 
-def biz(core: Core, session: Session, body: Buffer, now: Instant) -> None:
+def biz(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     """Hand it to the service it is for."""
     packet = decode_biz(body)
     if packet.biz_code == BizCode.LIKE:
-        _like(core, session, packet)
+        _like(node, session, packet)
     else:
-        core.chat.accept(session, packet, now)
+        node.chat.accept(session, packet, now)
 
 
-def _like(core: Core, session: Session, packet: BizBody) -> None:
+def _like(node: Node, session: Session, packet: BizBody) -> None:
     """5558: counted, told to the room once a second at most, and not receipted."""
     data = decode_like_data(packet.data)
     room = session.room
@@ -28,4 +28,4 @@ def _like(core: Core, session: Session, packet: BizBody) -> None:
     if data.count is None or not 1 <= data.count <= MAX_LIKES:
         got = "is absent" if data.count is None else str(data.count)
         raise Refused(ErrorCode.MALFORMED, f"count {got}: expected a whole number from 1 to {MAX_LIKES}")
-    core.room_events.like(room, data.count)
+    node.room_events.like(room, data.count)

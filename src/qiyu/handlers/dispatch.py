@@ -17,7 +17,7 @@ from qiyu.protocol.packet import Buffer, Packet
 from qiyu.protocol.wire import Wire
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 
 HELD_PACKETS: Final = 1000
 HELD_BYTES: Final = 256 * 1024
@@ -27,13 +27,13 @@ HELD_BYTES: Final = 256 * 1024
 class Dispatcher:
     """One instance, as its drivers see it."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, node: Node) -> None:
+        self.node = node
 
     def opened(self, wire: Wire, outbox: Outbox, now: Instant) -> Session:
         """A connection was accepted."""
-        self.core.metrics.connections_accepted += 1
-        return self.core.connections.open(wire, outbox, now)
+        self.node.metrics.connections_accepted += 1
+        return self.node.sessions.open(wire, outbox, now)
 
     def received(self, session: Session, data: Buffer, now: Instant) -> None:
         """Bytes came; after the session's end they are thrown away."""
@@ -43,7 +43,7 @@ class Dispatcher:
         packets = wire.receive_data(data)
         if packets:
             session.last_seen = now.monotonic
-            self.core.metrics.packets_received += len(packets)
+            self.node.metrics.packets_received += len(packets)
             acks = packets[0].acks
             if acks is not None and len(packets) == 1 and session.user_id:
                 self._acknowledge(session, acks)  # most reads of a busy server bring this, and nothing else
@@ -57,7 +57,7 @@ class Dispatcher:
         if wire.error is not None:
             self._violated(session, wire.error)
         elif wire.peer_closed:
-            self.core.connections.dismiss(session, WsClose.NORMAL, "")
+            self.node.sessions.dismiss(session, WsClose.NORMAL, "")
 
     def eof(self, session: Session) -> None:
         """The peer will send no more. It may still read what it is owed."""
@@ -65,8 +65,8 @@ class Dispatcher:
             return
         session.wire.receive_eof()
         if session.wire.error is not None:
-            self.core.metrics.protocol_violations += 1
-        self.core.connections.dismiss(session, WsClose.NORMAL, "")
+            self.node.metrics.protocol_violations += 1
+        self.node.sessions.dismiss(session, WsClose.NORMAL, "")
 
     def resume(self, session: Session, answer: Callable[[Instant], None], now: Instant) -> None:
         """What the session waited for has come: `answer` it, as its handler would have, then handle what was held."""
@@ -84,34 +84,34 @@ class Dispatcher:
 
     def overflowed(self, session: Session) -> None:
         """The session's outbox passed its hard bound."""
-        self.core.connections.overflowed(session)
+        self.node.sessions.overflowed(session)
 
     def crashed(self, session: Session) -> None:
         """A bug: this session ends, with no more said than that."""
-        self.core.metrics.connections_crashed += 1
-        self.core.connections.dismiss(session, WsClose.INTERNAL_ERROR, "internal error")
+        self.node.metrics.connections_crashed += 1
+        self.node.sessions.dismiss(session, WsClose.INTERNAL_ERROR, "internal error")
 
     def closed(self, session: Session) -> None:
         """The connection is gone."""
-        self.core.connections.closed(session)
+        self.node.sessions.closed(session)
 
     def tick(self, now: Instant) -> None:
         """A few times a second: what is not to be late by a second."""
-        self.core.redelivery.tick(now)
-        self.core.inbox.tick(now)
+        self.node.redelivery.tick(now)
+        self.node.replays.tick(now)
 
     def sweep(self, now: Instant) -> None:
         """About once a second: what is due by the clock."""
-        self.core.connections.sweep(now)
-        self.core.room_events.tick()
-        self.core.recent.sweep()
+        self.node.sessions.sweep(now)
+        self.node.room_events.tick()
+        self.node.rings.sweep()
 
     def drain(self, retry_after_ms: Callable[[], int]) -> None:
         """This instance stops: every session is told when to come back."""
-        self.core.connections.end_all(EndReason.DRAIN, retry_after_ms)
+        self.node.sessions.end_all(EndReason.DRAIN, retry_after_ms)
 
     def _handle(self, session: Session, packets: list[Packet], now: Instant) -> None:
-        core = self.core
+        node = self.node
         rest = iter(packets)
         for packet in rest:
             if packet.acks is not None and session.user_id:
@@ -122,7 +122,7 @@ class Dispatcher:
                 if handler is None:
                     _refuse_code(session, packet.code)
                 else:
-                    handler(core, session, packet.body, now)
+                    handler(node, session, packet.body, now)
             except Refused as refusal:
                 refusal.client_msg_id = client_msg_id_of(packet.body)
                 self._refused(session, refusal)
@@ -151,18 +151,18 @@ class Dispatcher:
             self._refused(session, refusal)
 
     def _acknowledge(self, session: Session, msg_ids: list[str]) -> None:
-        self.core.metrics.packets_received += len(msg_ids) - 1  # the run was counted as one
-        acknowledge(self.core, session, msg_ids)
+        self.node.metrics.packets_received += len(msg_ids) - 1  # the run was counted as one
+        acknowledge(self.node, session, msg_ids)
 
     def _refused(self, session: Session, refusal: Refused) -> None:
-        self.core.metrics.packets_refused += 1
+        self.node.metrics.packets_refused += 1
         session.send_error(refusal)
 
     def _violated(self, session: Session, violation: ProtocolViolation) -> None:
         if session.ended:  # by a packet before the fault
             return
-        self.core.metrics.protocol_violations += 1
-        self.core.connections.refuse(session, violation)
+        self.node.metrics.protocol_violations += 1
+        self.node.sessions.refuse(session, violation)
 
 
 def _refuse_code(session: Session, code: int) -> None:

@@ -8,27 +8,27 @@ from qiyu.model import Instant
 from qiyu.protocol.bodies import checked_id, decode_login
 from qiyu.protocol.packet import Buffer, MsgCode
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 
 
-def login(core: Core, session: Session, body: Buffer, now: Instant) -> None:
+def login(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     """Log in and answer, or refuse the connection."""
     try:
         packet = decode_login(body)
         user_id = checked_id("userId", packet.user_id)
         app_id = checked_id("appId", packet.app_id)
-        identity = core.tokens.verify(packet.token or "", user_id=user_id, app_id=app_id, now_ms=now.unix_ms)
+        identity = node.tokens.verify(packet.token or "", user_id=user_id, app_id=app_id, now_ms=now.unix_ms)
     except BadToken as exc:
-        core.metrics.logins_refused += 1
+        node.metrics.logins_refused += 1
         raise ProtocolViolation(f"login: {exc}", code=ErrorCode.NOT_LOGGED_IN) from None
     except Refused as exc:
-        core.metrics.logins_refused += 1
+        node.metrics.logins_refused += 1
         raise ProtocolViolation(f"login: {exc.reason}") from None
-    core.connections.log_in(session, identity)
+    node.sessions.log_in(session, identity)
     session.answer(MsgCode.LOGIN)
     if packet.data:
-        enter_at_login(core, session, packet.data, now)
+        enter_at_login(node, session, packet.data, now)
 
 
-def login_again(_core: Core, _session: Session, _body: Buffer, _now: Instant) -> None:
+def login_again(_node: Node, _session: Session, _body: Buffer, _now: Instant) -> None:
     """A second LOGIN on a session is ignored."""

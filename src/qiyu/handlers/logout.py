@@ -5,9 +5,9 @@ from __future__ import annotations
 from qiyu.model import Instant
 from qiyu.protocol.packet import Buffer
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 
 
-def logout(core: Core, session: Session, _body: Buffer, _now: Instant) -> None:
+def logout(node: Node, session: Session, _body: Buffer, _now: Instant) -> None:
     """Answer, then close."""
-    core.connections.log_out(session)
+    node.sessions.log_out(session)

@@ -15,9 +15,9 @@ from qiyu.handlers.ws_handshake import ws_handshake
 from qiyu.model import Instant
 from qiyu.protocol.packet import Buffer, MsgCode
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 
-Handler: TypeAlias = Callable[[Core, Session, Buffer, Instant], None]
+Handler: TypeAlias = Callable[[Node, Session, Buffer, Instant], None]
 """Handles one packet. Raises `Refused` for a packet, `ProtocolViolation` for a connection that is not wanted."""
 
 BEFORE_LOGIN: Final[Mapping[int, Handler]] = {

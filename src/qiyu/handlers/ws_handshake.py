@@ -13,7 +13,7 @@ from qiyu.protocol.handshake import LoginTarget, UpgradeRequest, parse_target
 from qiyu.protocol.packet import Buffer, MsgCode
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.session import Session
-from qiyu.services.core import Core
+from qiyu.services.node import Node
 from qiyu.services.tokens import Identity
 
 BAD_REQUEST: Final = 400
@@ -32,25 +32,25 @@ class Rejected(Exception):
         self.reason = reason
 
 
-def ws_handshake(core: Core, session: Session, _body: Buffer, now: Instant) -> None:
+def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> None:
     """Upgrade and log in, or refuse with an HTTP status."""
     wire = session.wire
     if not isinstance(wire, WebSocketWire) or wire.upgrade is None:
         raise ProtocolViolation("code 1000: expected 1001 (LOGIN)", code=ErrorCode.NOT_LOGGED_IN)
     try:
-        _check_origin(wire.upgrade, core.allowed_origins)
+        _check_origin(wire.upgrade, node.allowed_origins)
         target = _read_target(wire.upgrade)
-        identity = _identify(core, target, now)
+        identity = _identify(node, target, now)
     except Rejected as rejected:
-        core.metrics.logins_refused += 1
+        node.metrics.logins_refused += 1
         session.outbox.push(wire.reject(rejected.status, rejected.reason))
-        core.connections.dismiss(session, WsClose.POLICY_VIOLATION, rejected.reason)
+        node.sessions.dismiss(session, WsClose.POLICY_VIOLATION, rejected.reason)
         return
     session.outbox.push(wire.accept())
-    core.connections.log_in(session, identity)
+    node.sessions.log_in(session, identity)
     session.answer(MsgCode.LOGIN)
     if target.param:
-        _enter(core, session, target.param, now)
+        _enter(node, session, target.param, now)
 
 
 def _check_origin(upgrade: UpgradeRequest, allowed: frozenset[str]) -> None:
@@ -72,15 +72,15 @@ def _read_target(upgrade: UpgradeRequest) -> LoginTarget:
     return target
 
 
-def _identify(core: Core, target: LoginTarget, now: Instant) -> Identity:
+def _identify(node: Node, target: LoginTarget, now: Instant) -> Identity:
     try:
-        return core.tokens.verify(target.token, user_id=target.user_id, app_id=None, now_ms=now.unix_ms)
+        return node.tokens.verify(target.token, user_id=target.user_id, app_id=None, now_ms=now.unix_ms)
     except BadToken as exc:
         raise Rejected(UNAUTHORIZED, str(exc)) from None
 
 
-def _enter(core: Core, session: Session, param: str, now: Instant) -> None:
+def _enter(node: Node, session: Session, param: str, now: Instant) -> None:
     if param.isascii() and param.isdecimal():
-        enter_at_login(core, session, encode_json(RoomData(room_id=int(param[:20]))).decode(), now)
+        enter_at_login(node, session, encode_json(RoomData(room_id=int(param[:20]))).decode(), now)
     else:
         session.send_error(Refused(ErrorCode.MALFORMED, "room in the path: expected a whole number"))

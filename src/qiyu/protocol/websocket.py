@@ -40,7 +40,7 @@ _SMALL_BYTES: Final = 512
 _MASK_REPEATS: Final = _SMALL_BYTES // 4
 
 
-# Most of what a busy server reads is ACKs, and most of them look like this (as in protocol/codec.py).
+# Most of what a busy server reads is ACKs, and most of them look like this (as in protocol/tcp.py).
 _ACK_HEAD: Final = b'{"magic":%d,"code":%d,"len":%d,"body":"{\\"msgId\\":\\"' % (MAGIC, MsgCode.ACK, 12 + MSG_ID_DIGITS)
 _ACK_TAIL: Final = b'\\"}"}'
 _ACK_DIGITS: Final = slice(len(_ACK_HEAD), len(_ACK_HEAD) + MSG_ID_DIGITS)

@@ -5,8 +5,8 @@ message is forgotten first (the room's history has it), a direct one only when t
 session is not closed for it: a client that does not acknowledge harms nobody. So there is a table for each kind, and to
 forget one costs the same whatever else is in them.
 
-A message counts its own entries (`Outgoing.unacked`), and `InFlight` those of all: what has none left needs no second
-look, and the process has a bound too (services/redelivery.py keeps it).
+A message counts its own entries (`Publication.unacked`), and `InFlight` those of all: what has none left needs no
+second look, and the process has a bound too (services/redelivery.py keeps it).
 """
 
 from __future__ import annotations
@@ -55,5 +55,5 @@ class InFlight:
     def _forget(self, table: Table | None) -> None:
         if table:
             self.deliveries -= len(table)
-            for outgoing in table.values():
-                outgoing.unacked -= 1
+            for publication in table.values():
+                publication.unacked -= 1

@@ -9,9 +9,9 @@ from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
 from qiyu.protocol.packet import APP_ID, MsgCode, Packet
 from qiyu.protocol.wire import Wire
 from qiyu.routing.outbox import Outbox
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 
-Table: TypeAlias = dict[str, Outgoing]
+Table: TypeAlias = dict[str, Publication]
 """What a session was sent and has not acknowledged (routing/inflight.py): msgId to message, oldest first."""
 WIDTH_BITS: Final = 5  # an id has at most 16 digits
 
@@ -32,7 +32,7 @@ class Room:
 
 
 class Replay:
-    """What one session has yet to get of its user's inbox (services/inbox.py)."""
+    """What one session has yet to get of its user's inbox (services/replay.py)."""
 
     __slots__ = ("again", "barrier", "cursor", "deferred", "is_last", "rows")
 
@@ -41,9 +41,9 @@ class Replay:
         """The inbox may be read once all messages and ACKs up to this number of the message log are settled."""
         self.cursor = 0
         """The last msgId that was read."""
-        self.rows: list[Outgoing] | None = None
+        self.rows: list[Publication] | None = None
         """Read, and not sent yet: the newest first."""
-        self.deferred: dict[str, Outgoing] | None = None
+        self.deferred: dict[str, Publication] | None = None
         """Newer messages, by msgId: they go after the inbox."""
         self.is_last = False
         """There is no further page."""
@@ -88,7 +88,7 @@ class Session:
         self.digits = b""
         """The user id as it is spliced into packets."""
         self.splice = 0
-        """The kind of wire and the width of `digits`: sessions with the same one share `Outgoing.spliced`."""
+        """The kind of wire and the width of `digits`: sessions with the same one share `Publication.spliced`."""
         self.room: Room | None = None
         self.room_in_flight: Table | None = None
         self.direct_in_flight: Table | None = None

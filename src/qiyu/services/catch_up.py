@@ -1,6 +1,6 @@
 """Catch-up: who comes back to a room is sent what it missed there, and then what is said from now on.
 
-Both happen in one step, out of the room's ring (services/recent.py): the session becomes a member, and gets what the
+Both happen in one step, out of the room's ring (services/rings.py): the session becomes a member, and gets what the
 ring has. Where the ring does not reach back far enough, the session waits outside until the database was read; so there
 is no moment at which a message could be missed or come twice.
 
@@ -17,12 +17,12 @@ from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.outbox import OutboxLimits
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
 from qiyu.services.delivery import Delivery
-from qiyu.services.inbox import outgoing_of
-from qiyu.services.message_log import MessageLog
-from qiyu.services.recent import CATCH_UP_MESSAGES, RING_MESSAGES, Recent, RecentMessages, Ring
+from qiyu.services.message_queue import MessageQueue
+from qiyu.services.replay import publication_of
+from qiyu.services.rings import CATCH_UP_MESSAGES, RING_MESSAGES, Ring, RingEntry, Rings
 from qiyu.storage.messages import Stored
 
 WAITING_ENTRIES: Final = 10_000
@@ -37,7 +37,7 @@ Loaded: TypeAlias = Callable[[Instant], None]
 class Missed(NamedTuple):
     """What a member is to be sent, oldest first, and whether that is all."""
 
-    messages: list[Outgoing]
+    messages: list[Publication]
     recovered: bool
 
 
@@ -58,14 +58,14 @@ class CatchUp:
 
     def __init__(
         self,
-        recent: RecentMessages,
+        recent: Rings,
         delivery: Delivery,
-        log: MessageLog,
+        log: MessageQueue,
         msg_ids: MsgIds,
         limits: OutboxLimits,
         metrics: Metrics,
     ) -> None:
-        self._recent = recent
+        self._rings = recent
         self._delivery = delivery
         self._log = log
         self._msg_ids = msg_ids
@@ -81,7 +81,7 @@ class CatchUp:
 
     def knows(self, key: RoomKey, after: int) -> bool:
         """Whether memory has all that was said in the room after this msgId, or as much as reading would bring."""
-        ring = self._recent.find(key)
+        ring = self._rings.find(key)
         return ring is not None and (ring.floor <= after or ring.is_all or ring.is_full)
 
     def look_up(self, key: RoomKey, session: Session, loaded: Loaded) -> bool:
@@ -90,7 +90,7 @@ class CatchUp:
             return False
         wanted = self._wanted.get(key)
         if wanted is None:
-            ring = self._recent.open(key, self._msg_ids.last)
+            ring = self._rings.open(key, self._msg_ids.last)
             ring.is_wanted = True
             wanted = self._wanted[key] = Wanted(self._log.enqueued, ring, ring.floor)
         wanted.entries.append((session, loaded))
@@ -100,17 +100,17 @@ class CatchUp:
 
     def missed(self, session: Session, key: RoomKey, after: int) -> Missed:
         """What the session is to be sent that saw `after` last."""
-        ring = self._recent.find(key)
+        ring = self._rings.find(key)
         if ring is None:
             return Missed([], recovered=False)
         found = ring.since(after, session.user_id)
-        newest: list[Outgoing] = []
+        newest: list[Publication] = []
         size = 0
-        for outgoing in reversed(found[-CATCH_UP_MESSAGES:]):
-            size += outgoing.packet_size
+        for publication in reversed(found[-CATCH_UP_MESSAGES:]):
+            size += publication.packet_size
             if size > self._max_bytes:
                 break
-            newest.append(outgoing)
+            newest.append(publication)
         # An id that nobody has been given says nothing about what its bearer has seen.
         known = after <= max(self._msg_ids.last, ring.items[-1].msg_id if ring.items else 0)
         return Missed(newest[::-1], recovered=known and ring.floor <= after and len(newest) == len(found))
@@ -149,8 +149,8 @@ class CatchUp:
         """The room was read: its newest RING_MESSAGES above `below`, which is as far back as anything is kept."""
         ring = wanted.ring
         ring.is_wanted = False
-        if self._recent.find(key) is not ring or ring.floor != wanted.floor:
+        if self._rings.find(key) is not ring or ring.floor != wanted.floor:
             return  # so much was said meanwhile, here or elsewhere, that what lies between is not known
         floor = below if len(rows) < RING_MESSAGES else rows[0].msg_id - 1
-        self._recent.load(ring, [Recent(row.msg_id, row.user_id, outgoing_of(row)) for row in rows], floor)
+        self._rings.load(ring, [RingEntry(row.msg_id, row.user_id, publication_of(row)) for row in rows], floor)
         ring.is_all = len(rows) < RING_MESSAGES and ring.floor == floor

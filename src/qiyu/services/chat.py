@@ -21,10 +21,10 @@ from qiyu.protocol.bodies import (
 )
 from qiyu.protocol.packet import CLIENT_MSG_ID_CHARS, BizCode
 from qiyu.routing.msgid import MsgIds
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
-from qiyu.services.message_log import Key, Message, MessageContent, MessageLog
-from qiyu.services.recent import RecentMessages, Ring
+from qiyu.services.message_queue import Key, Message, MessageContent, MessageQueue
+from qiyu.services.rings import Ring, Rings
 
 MAX_TYPE = 2**31 - 1
 
@@ -32,11 +32,9 @@ MAX_TYPE = 2**31 - 1
 class Chat:
     """Accepts messages into the message log. `content_chars` 0 means no limit."""
 
-    def __init__(
-        self, log: MessageLog, recent: RecentMessages, msg_ids: MsgIds, content_chars: int, metrics: Metrics
-    ) -> None:
+    def __init__(self, log: MessageQueue, recent: Rings, msg_ids: MsgIds, content_chars: int, metrics: Metrics) -> None:
         self._log = log
-        self._recent = recent
+        self._rings = recent
         self._msg_ids = msg_ids
         self._content_chars = content_chars
         self._metrics = metrics
@@ -67,7 +65,7 @@ class Chat:
         ring = self._ring(session, content) if refusal is None else None
         msg_id = self._msg_ids.next(now.unix_ms)
         data = _data(session, content, now)
-        outgoing = Outgoing(
+        publication = Publication(
             app_id=session.app_id,
             biz_code=content.biz_code,
             data=data,
@@ -82,7 +80,7 @@ class Chat:
             client_msg_id,
             data,
             now.unix_ms,
-            outgoing,
+            publication,
             [session],
             ring,
             refusal,
@@ -91,7 +89,7 @@ class Chat:
     def _ring(self, session: Session, content: MessageContent) -> Ring | None:
         if not content.room_id:
             return None
-        return self._recent.open((session.app_id, content.room_id), self._msg_ids.last)
+        return self._rings.open((session.app_id, content.room_id), self._msg_ids.last)
 
     def _read(self, body: BizBody) -> MessageContent:
         if body.biz_code not in {BizCode.ROOM_CHAT, BizCode.DIRECT}:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.inflight import InFlight
-from qiyu.routing.outgoing import Outgoing
+from qiyu.routing.publication import Publication
 from qiyu.routing.router import Router
 from qiyu.routing.session import Room, Session
 
@@ -38,7 +38,7 @@ class _ToRoom(NamedTuple):
     due: float
     attempts_left: int
     room: Room
-    outgoing: Outgoing
+    publication: Publication
 
 
 class _ToSession(NamedTuple):
@@ -65,11 +65,11 @@ class Redelivery:
     def __len__(self) -> int:
         return len(self._to_rooms) + len(self._to_sessions)
 
-    def sent_to_room(self, room: Room, outgoing: Outgoing, now: Instant) -> None:
+    def sent_to_room(self, room: Room, publication: Publication, now: Instant) -> None:
         """A message went out to the members of a room."""
-        if outgoing.unacked:
+        if publication.unacked:
             self._to_rooms.append(
-                _ToRoom(now.monotonic + self._rules.seconds, self._rules.attempts - 1, room, outgoing)
+                _ToRoom(now.monotonic + self._rules.seconds, self._rules.attempts - 1, room, publication)
             )
             self._keep_bound()
 
@@ -88,15 +88,15 @@ class Redelivery:
             budget -= self._session_due(self._to_sessions.popleft(), now)
 
     def _room_due(self, timer: _ToRoom, now: Instant) -> int:
-        if not timer.outgoing.unacked:
+        if not timer.publication.unacked:
             return 1
         if not timer.attempts_left:
             self._metrics.room_deliveries_given_up += self._give_up_room(timer)
             return len(timer.room.members)
         for session in timer.room.members:
             table = session.room_in_flight
-            if table and table.get(timer.outgoing.msg_id) is timer.outgoing:
-                self._router.again(session, timer.outgoing)
+            if table and table.get(timer.publication.msg_id) is timer.publication:
+                self._router.again(session, timer.publication)
         due = now.monotonic + self._rules.seconds
         self._to_rooms.append(timer._replace(due=due, attempts_left=timer.attempts_left - 1))
         return len(timer.room.members)
@@ -107,9 +107,9 @@ class Redelivery:
             return len(timer.msg_ids)
         still = []
         for msg_id in timer.msg_ids:
-            outgoing = _in_flight(timer.session, msg_id)
-            if outgoing is not None:
-                self._router.again(timer.session, outgoing)
+            publication = _in_flight(timer.session, msg_id)
+            if publication is not None:
+                self._router.again(timer.session, publication)
                 still.append(msg_id)
         if still:
             due = now.monotonic + self._rules.seconds
@@ -127,15 +127,15 @@ class Redelivery:
             self._metrics.in_flight_crowded_out += gone
 
     def _give_up_room(self, timer: _ToRoom) -> int:
-        msg_id = timer.outgoing.msg_id
+        msg_id = timer.publication.msg_id
         gone = 0
-        if timer.outgoing.unacked:
+        if timer.publication.unacked:
             for session in timer.room.members:
                 table = session.room_in_flight
-                if table and table.get(msg_id) is timer.outgoing:
+                if table and table.get(msg_id) is timer.publication:
                     del table[msg_id]
                     gone += 1
-            timer.outgoing.unacked -= gone
+            timer.publication.unacked -= gone
             self._in_flight.deliveries -= gone
         return gone
 
@@ -145,9 +145,9 @@ class Redelivery:
         gone = [0, 0]
         for msg_id in timer.msg_ids:
             for kind, table in enumerate((session.room_in_flight, session.direct_in_flight)):
-                outgoing = table.pop(msg_id, None) if table else None
-                if outgoing is not None:
-                    outgoing.unacked -= 1
+                publication = table.pop(msg_id, None) if table else None
+                if publication is not None:
+                    publication.unacked -= 1
                     gone[kind] += 1
         if gone[1]:
             session.late_acks = True
@@ -159,9 +159,9 @@ class Redelivery:
         self._metrics.direct_deliveries_given_up += direct
 
 
-def _in_flight(session: Session, msg_id: str) -> Outgoing | None:
+def _in_flight(session: Session, msg_id: str) -> Publication | None:
     for table in (session.room_in_flight, session.direct_in_flight):
-        outgoing = table.get(msg_id) if table else None
-        if outgoing is not None:
-            return outgoing
+        publication = table.get(msg_id) if table else None
+        if publication is not None:
+            return publication
     return None

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.protocol.bodies import encode_json
-from qiyu.web import answers
+from qiyu.web import responses
 from qiyu.web.address import NO_HOST, is_host
 from qiyu.web.context import EXTENSION, WebContext
 from qiyu.web.health import health
@@ -68,10 +68,10 @@ def make_app(context: WebContext) -> QuartTrio:
     for blueprint in (home, living, im, user, health, docs):
         app.register_blueprint(blueprint)
     add_openapi(app)
-    app.register_error_handler(CallRefused, answers.on_refused)
-    app.register_error_handler(DatabaseUnavailable, answers.on_database_unavailable)
-    app.register_error_handler(HTTPException, answers.on_http_error)
-    app.register_error_handler(Exception, answers.on_unknown_error)
+    app.register_error_handler(CallRefused, responses.on_refused)
+    app.register_error_handler(DatabaseUnavailable, responses.on_database_unavailable)
+    app.register_error_handler(HTTPException, responses.on_http_error)
+    app.register_error_handler(Exception, responses.on_unknown_error)
     app.before_request(answer_preflight)
     app.after_request(allow_origin)
     app.after_request(_add_headers)

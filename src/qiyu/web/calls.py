@@ -19,11 +19,11 @@ from quart import Response, request
 from qiyu.errors import CallRefused
 from qiyu.storage.users import User
 from qiyu.web.address import client_address, is_secure
-from qiyu.web.answers import success
 from qiyu.web.context import WebContext, context
 from qiyu.web.openapi import document
 from qiyu.web.origin import check_origin
 from qiyu.web.params import P, read_params
+from qiyu.web.responses import success
 
 COOKIE: Final = "qytk"
 _BEARER: Final = "bearer"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from quart import current_app
 
 if TYPE_CHECKING:
+    from qiyu.accounts.accounts import Accounts
+    from qiyu.living.history import History
+    from qiyu.living.rooms import LivingRooms
     from qiyu.metrics import Metrics
     from qiyu.model import Instant
     from qiyu.routing.hub import Hub
-    from qiyu.services.accounts import Accounts
-    from qiyu.services.history import History
-    from qiyu.services.living_rooms import LivingRooms
     from qiyu.services.tokens import Tokens
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network

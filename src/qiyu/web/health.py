@@ -9,8 +9,8 @@ import trio
 from quart import Blueprint, Response
 
 from qiyu.errors import DatabaseUnavailable
-from qiyu.web.answers import reply
 from qiyu.web.context import context
+from qiyu.web.responses import reply
 
 READY_SECONDS: Final = 1
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

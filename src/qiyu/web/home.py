@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from qiyu.services.accounts import VIP
-from qiyu.web.answers import Answer
+from qiyu.accounts.accounts import VIP
 from qiyu.web.calls import Caller, anyone
 from qiyu.web.images import DEFAULT_AVATAR
 from qiyu.web.params import NoParams
+from qiyu.web.responses import ResponseData
 
 home = Blueprint("home", __name__, url_prefix="/home")
 
 
-class HomePage(Answer):
+class HomePage(ResponseData):
     """Who is logged in; `userId` is 0 for nobody."""
 
     login_status: bool

@@ -11,10 +11,10 @@ from quart import Blueprint
 from qiyu.protocol.packet import APP_ID
 from qiyu.storage.users import User
 from qiyu.web.address import called_host
-from qiyu.web.answers import Answer
 from qiyu.web.calls import logged_in
 from qiyu.web.context import WebContext, context
 from qiyu.web.params import MsgId, NoParams, PageSize, Params, RoomId, UserId, UserIds
+from qiyu.web.responses import ResponseData
 
 if TYPE_CHECKING:
     from qiyu.storage.messages import Stored
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 im = Blueprint("im", __name__, url_prefix="/im")
 
 
-class ImConfig(Answer):
+class ImConfig(ResponseData):
     """Where to connect, and with what; `wsUrl` is null where none is configured."""
 
     token: str
@@ -52,7 +52,7 @@ class HistoryQuestion(Params):
     limit: PageSize = 50
 
 
-class HistoryMessage(Answer):
+class HistoryMessage(ResponseData):
     """A message as the body of the packet that brings it."""
 
     app_id: int
@@ -68,7 +68,7 @@ class OwnHistoryMessage(HistoryMessage):
     client_msg_id: str
 
 
-class HistoryPage(Answer):
+class HistoryPage(ResponseData):
     """A page of messages, the newest last."""
 
     messages: list[OwnHistoryMessage | HistoryMessage]

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from quart import Blueprint
 
+from qiyu.accounts.accounts import VIP
 from qiyu.errors import CallRefused
-from qiyu.services.accounts import VIP
 from qiyu.storage.users import User
-from qiyu.web.answers import Answer
 from qiyu.web.calls import Caller, anyone, logged_in
 from qiyu.web.context import context
 from qiyu.web.images import DEFAULT_AVATAR, DEFAULT_BACKGROUND
 from qiyu.web.params import Image, Page, PageSize, Params, RoomId, RoomName, RoomType
+from qiyu.web.responses import ResponseData
 
 if TYPE_CHECKING:
     from qiyu.storage.living_rooms import LivingRoom
@@ -45,13 +45,13 @@ class PageOfRooms(Params):
     page_size: PageSize
 
 
-class Started(Answer):
+class Started(ResponseData):
     """The room that is open now."""
 
     room_id: int
 
 
-class AnchorConfig(Answer):
+class AnchorConfig(ResponseData):
     """A room as its page needs it; `roomId` is -1 where there is none, or nobody is logged in.
 
     `isAnchor` and `anchor` are the same. `userId`, `nickName` and the watcher's fields are about the caller.
@@ -73,7 +73,7 @@ class AnchorConfig(Answer):
     pk_obj_id: int | None = None
 
 
-class ListedRoom(Answer):
+class ListedRoom(ResponseData):
     """A room in the list."""
 
     id: int
@@ -84,7 +84,7 @@ class ListedRoom(Answer):
     covert_img: str
 
 
-class Listed(Answer):
+class Listed(ResponseData):
     """A page of rooms, the newest first."""
 
     list: list[ListedRoom]

@@ -27,9 +27,9 @@ from pydantic_core import CoreSchema
 from quart import Request
 from werkzeug.datastructures import MultiDict
 
+from qiyu.accounts import credentials
 from qiyu.errors import CallRefused
 from qiyu.protocol.packet import MAX_ID, MIN_ID
-from qiyu.services import credentials
 
 MAX_USER_IDS: Final = 1000
 MAX_PAGE: Final = 1_000_000

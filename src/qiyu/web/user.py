@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from qiyu.services.accounts import Login
-from qiyu.web.answers import Answer, success
+from qiyu.accounts.accounts import Login
 from qiyu.web.calls import Caller, anyone, set_session
 from qiyu.web.params import AnyText, Image, Name, NewPassword, NickName, NoParams, Params, Secret
+from qiyu.web.responses import ResponseData, success
 
 user = Blueprint("user", __name__, url_prefix="/user")
 
@@ -28,7 +28,7 @@ class Credentials(Params):
     password: Secret
 
 
-class LoggedIn(Answer):
+class LoggedIn(ResponseData):
     """Who one is now; `token` is the value of the cookie, for clients without cookies."""
 
     user_id: int

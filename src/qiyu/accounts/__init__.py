@@ -1,0 +1,1 @@
+"""Who may log in: accounts, passwords, names, and how often somebody may guess."""

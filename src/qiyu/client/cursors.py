@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+
+class Cursors:
+    """How far each room was read: the newest msgId that arrived from it, for the rooms that were used last.
+
+    Named as `afterMsgId` when a room is entered, it brings what was written since. An ERROR 206 says that there is a
+    gap, so cursors stand still until the next answer to ROOM: the room's next entry then begins before the gap.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._newest: dict[int, str] = {}  # least recently used first
+        self._frozen = False
+
+    def __repr__(self) -> str:
+        return f"<Cursors rooms={len(self._newest)} frozen={self._frozen}>"
+
+    def of(self, room_id: int | None) -> str:
+        """The newest msgId, or "" where none is known."""
+        return self._newest.get(room_id, "") if room_id is not None else ""
+
+    def arrived(self, room_id: int, msg_id: str) -> None:
+        """A message of the room is in the application's queue."""
+        if msg_id and not self._frozen:
+            self._advance(room_id, msg_id)
+
+    def dropped(self) -> None:
+        """The server left messages out from here on."""
+        self._frozen = True
+
+    def entered(self, room_id: int | None, after_msg_id: str) -> None:
+        """The server answered ROOM: what comes now follows `after_msg_id`, if one was named."""
+        self._frozen = False
+        if room_id is not None and (after_msg_id or room_id in self._newest):
+            self._advance(room_id, after_msg_id)
+
+    def _advance(self, room_id: int, msg_id: str) -> None:
+        self._newest[room_id] = max(self._newest.pop(room_id, ""), msg_id, key=_age)
+        if len(self._newest) > self._most:
+            del self._newest[next(iter(self._newest))]
+
+
+def _age(msg_id: str) -> tuple[int, str]:
+    """A key that sorts decimal numbers without a leading zero."""
+    return len(msg_id), msg_id

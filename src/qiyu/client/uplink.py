@@ -1,0 +1,235 @@
+"""A user's uplink to the server, over as many connections as it takes: made, lost, made again, until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from qiyu.client.backoff import Backoff
+from qiyu.client.connection import Connection
+from qiyu.client.cursors import Cursors
+from qiyu.client.errors import (
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    Kicked,
+    LoginRefused,
+    NotConnected,
+    RequestRefused,
+)
+from qiyu.client.incoming import Incoming
+from qiyu.client.messages import Disconnected, Error, Reconnected, packet_of
+from qiyu.client.options import Options
+from qiyu.client.outgoing import Outgoing
+from qiyu.client.packets import LoggedOut
+from qiyu.client.rooms import Membership
+from qiyu.client.transport import Login, OpenTransport
+from qiyu.errors import ErrorCode
+from qiyu.protocol.bodies import RoomAnswer
+from qiyu.protocol.packet import MsgCode
+
+Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
+"""A login token, or what makes one: called before each connection, for a token opens connections for minutes only.
+
+An OSError or a `ClientError` of it counts as a failed attempt; any other error leaves `connect`.
+"""
+
+MAX_RETRY_SECONDS: Final = 600
+"""The longest a server may send a client away for."""
+STEADY_SECONDS: Final = 30
+"""A connection that held this long was a good one: the back-off begins anew."""
+
+
+class Uplink:
+    """The state of a client, and the task that keeps it connected."""
+
+    def __init__(
+        self, open_transport: OpenTransport, app_id: int, user_id: int, token: Token, options: Options
+    ) -> None:
+        self.app_id = app_id
+        self.user_id = user_id
+        self.options = options
+        self.membership = Membership(Cursors(options.remembered_rooms))
+        self._work = ParkingLot()
+        self.incoming = Incoming(options.queue_items, options.remembered_messages, self._work)
+        self._open_transport = open_transport
+        self._token = token
+        self._backoff = Backoff(options.retry_base_seconds, options.retry_cap_seconds, options.jitter)
+        self._turn = trio.StrictFIFOLock()
+        self._connection: Connection | None = None
+        self._connected_at = float("inf")
+        self._opened = False
+        self._leaving = False
+        self._ended = False
+        self._error: ClientError | None = None
+        self._changed = ParkingLot()
+        self.outgoing = Outgoing(options, self._changed)
+        self._scope = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "connected" if self._connection else "connecting"
+        return f"<Uplink user={self.user_id} {state} {self._backoff!r} {self.incoming!r} {self.outgoing!r}>"
+
+    async def run(self, room_id: int | None) -> None:
+        """Connect, and connect again, until it is over."""
+        self.membership.room_id = room_id
+        try:
+            with self._scope:
+                while not self._ended:
+                    await self._settle(await self._connect_once())
+        finally:
+            self._end(None)
+
+    async def opened(self) -> None:
+        """Wait for the first connection, logged in and in its room; raises why there is none."""
+        while not self._opened and not self._ended:
+            await self._changed.park()
+        if self._error is not None:
+            raise self._error
+        # From here on only `leave` ends it: even an application that is cancelled then logs out politely.
+        self._scope.shield = True
+
+    async def leave(self, *, finished: bool) -> None:
+        """The application leaves; `finished` says that it has dealt with the last message it was handed."""
+        if finished:
+            self.incoming.finish()
+        try:
+            with trio.CancelScope(shield=True):
+                await self.log_out()
+        finally:
+            self._scope.cancel()
+
+    async def log_out(self) -> bool:
+        """LOGOUT, and whether it was answered in time."""
+        self._leaving = True
+        self.incoming.leave()
+        connection = self._connection
+        if connection is not None:
+            connection.put(packet_of(MsgCode.LOGOUT))
+            with trio.move_on_after(self.options.logout_seconds), self.incoming.answer_awaited():
+                while not self._ended:
+                    await self._changed.park()
+        self._scope.cancel()
+        self._end(None)
+        return connection is not None and isinstance(connection.error, LoggedOut)
+
+    @asynccontextmanager
+    async def turn(
+        self, seconds: float | None = None, may_send: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[Connection]:
+        """This caller's turn to send, with a connection and once it `may_send`; calls go in the order they were made.
+
+        Raises `NotConnected` after `seconds` (`send_seconds` unless given), or what ended the uplink.
+        """
+        seconds = self.options.send_seconds if seconds is None else seconds
+        deadline = trio.current_time() + seconds
+        try:
+            with trio.fail_at(deadline):
+                await self._turn.acquire()
+                try:
+                    connection = await self._ready(may_send)
+                except BaseException:
+                    self._turn.release()
+                    raise
+        except trio.TooSlowError:
+            missing = "no connection" if self._connection is None else "not its turn"
+            raise NotConnected(f"{missing} within {seconds:g} s") from None
+        try:
+            yield connection
+        finally:
+            self._turn.release()
+
+    async def _ready(self, may_send: Callable[[], bool]) -> Connection:
+        while self._connection is None or self._leaving or not may_send():
+            if self._error is not None:
+                raise self._error
+            if self._leaving:
+                raise NotConnected("logged out")
+            await self._changed.park()
+        return self._connection
+
+    async def _connect_once(self) -> ClientError:
+        self._connected_at = float("inf")
+        error: ClientError | None = None
+        try:
+            login = Login(self.app_id, self.user_id, await self._make_token())
+            async with self._open_transport(login) as transport:
+                connection = Connection(
+                    transport, self.incoming, self.outgoing, self.membership, self._work, self.options
+                )
+                try:
+                    error = await connection.run(self._establish)
+                finally:
+                    self._connection = None
+        except ClientError as exc:
+            error = error or exc  # why it ended, rather than how the closing went
+        return error or ConnectionLost("the connection ended")
+
+    async def _make_token(self) -> str:
+        if isinstance(self._token, str):
+            return self._token
+        try:
+            token = self._token()
+            return token if isinstance(token, str) else await token
+        except OSError as exc:
+            raise ConnectFailed(f"no token: {exc}") from exc
+
+    async def _establish(self, connection: Connection) -> None:
+        await connection.logged_in()
+        room_id = self.membership.room_id
+        if room_id is None or not await self._go_to_room(connection, room_id):
+            self._tell_reconnected(None)
+        self._opened = True
+        self._connected_at = trio.current_time()
+        self.outgoing.resend(connection.put)  # before any newer message can go out
+        self._connection = connection
+        self._changed.unpark_all()
+        await self.outgoing.recover(connection.put)
+
+    async def _go_to_room(self, connection: Connection, room_id: int) -> bool:
+        try:
+            await connection.enter(room_id, on_answer=self._tell_reconnected)
+        except RequestRefused as exc:
+            if not self._opened:
+                raise
+            if exc.code == ErrorCode.UNAVAILABLE:
+                raise ConnectionLost(exc.reason) from exc
+            self.membership.room_id = None
+            await self.incoming.put(Error(exc.code, exc.reason))
+            return False
+        return True
+
+    def _tell_reconnected(self, room: RoomAnswer | None) -> None:
+        if self._opened:
+            self.incoming.put_state(Reconnected(room.room_id, room.recovered) if room else Reconnected(None))
+
+    async def _settle(self, error: ClientError) -> None:
+        """End, or wait to try again."""
+        if self._leaving:
+            self._end(None)
+        elif isinstance(error, Kicked | LoginRefused):
+            self._end(error)
+        elif not self._opened:
+            self._end(ConnectFailed(str(error)) if isinstance(error, ConnectionLost) else error)
+        else:
+            seconds = self._retry_seconds(error)
+            self.incoming.put_state(Disconnected(str(error), seconds))
+            await trio.sleep(seconds)
+
+    def _retry_seconds(self, error: ClientError) -> float:
+        if trio.current_time() - self._connected_at >= STEADY_SECONDS:
+            self._backoff.reset()
+        asked = error.retry_seconds if isinstance(error, ConnectionLost) else 0.0
+        return min(max(asked, 0.0), MAX_RETRY_SECONDS) + self._backoff.next_seconds()
+
+    def _end(self, error: ClientError | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self._error = error
+            self.incoming.end(error)
+            self.outgoing.end(str(error or "the client logged out"), error)
+            self._changed.unpark_all()

@@ -1,0 +1,140 @@
+"""What happens in a room, told to its members as 5557 events: who enters and leaves, how many there are, the likes.
+
+None of it is stored or acknowledged, and all of it is the first to go when there is much to say:
+
+- likes and the number of members are told once a second at most, whatever happened in it (`tick`);
+- who enters and leaves is told at once while the room is quiet; each room has so many deliveries a second for it, and
+  when they are spent, the next count has to do. So five thousand people entering do not cost five thousand squared;
+- a receiver that is slow goes without events before it goes without messages (routing/router.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qiyu.protocol.bodies import RoomEvent, encode_json
+from qiyu.protocol.packet import BizCode
+from qiyu.routing.hub import Hub
+from qiyu.routing.publication import Publication
+from qiyu.routing.router import Router
+from qiyu.routing.session import Room, Session
+
+
+class RoomEvents:
+    """The events of all rooms here, and their likes.
+
+    `deliveries` bounds the enter and leave events of a room in a second; without `send_events`, members are
+    told of nothing but that a room was closed.
+    """
+
+    def __init__(self, hub: Hub, router: Router, *, deliveries: int, send_events: bool) -> None:
+        self._hub = hub
+        self._send_events = send_events
+        self._router = router
+        self._deliveries = deliveries
+        self._spent: dict[Room, int] = {}  # deliveries of enter and leave events in this second
+        self._likes: dict[tuple[int, int], int] = {}
+        self._kept: set[tuple[int, int]] = set()  # living rooms: their likes outlast their members
+        self._untold: set[tuple[int, int]] = set()  # changed since the last count event
+        self._unstored: set[tuple[int, int]] = set()  # living rooms that changed since they were last written
+
+    def __repr__(self) -> str:
+        return f"<RoomEvents likes={len(self._likes)} untold={len(self._untold)} unstored={len(self._unstored)}>"
+
+    def entered(self, session: Session, room: Room) -> None:
+        """A session is in the room now, and was not before."""
+        self._changed(room.key)
+        self._tell(room, session, "enter")
+
+    def left(self, session: Session, room: Room) -> None:
+        """A session is no longer in the room."""
+        self._changed(room.key)
+        if room.members:
+            self._tell(room, session, "leave")
+        else:
+            self._spent.pop(room, None)
+            if room.key not in self._kept:
+                self._forget(room.key)
+
+    def like(self, room: Room, count: int) -> None:
+        """Somebody in the room likes it, `count` times."""
+        self._likes[room.key] = self._likes.get(room.key, 0) + count
+        self._changed(room.key)
+
+    def likes(self, app_id: int, room_id: int) -> int:
+        """How many likes the room has."""
+        return self._likes.get((app_id, room_id), 0)
+
+    def keep_likes(self, app_id: int, room_id: int, likes: int) -> None:
+        """This is a living room, and had so many likes when it was last written; what is counted since stands."""
+        key = (app_id, room_id)
+        if key not in self._kept:
+            self._kept.add(key)
+            self._likes[key] = self._likes.get(key, 0) + likes
+
+    def close(self, app_id: int, room_id: int) -> None:
+        """The living room is no more: its members are told, and are in no room."""
+        likes = self.likes(app_id, room_id)
+        self._forget((app_id, room_id))
+        room = self._hub.find_room(app_id, room_id)
+        if room is None:
+            return
+        self._spent.pop(room, None)
+        event = RoomEvent(room_id=room_id, event="closed", online=0, good_num=likes)
+        self._router.to_room(room, self._publication(room, event))
+        for session in list(room.members):
+            self._hub.leave(session)
+
+    def tick(self) -> None:
+        """Once a second: tell each room in which something changed how it stands."""
+        self._spent.clear()
+        untold, self._untold = self._untold, set()
+        if not self._send_events:
+            return
+        for app_id, room_id in untold:
+            room = self._hub.find_room(app_id, room_id)
+            if room is not None:
+                event = RoomEvent(room_id=room_id, event="count", online=len(room.members), good_num=self._good(room))
+                self._router.to_room(room, self._publication(room, event))
+
+    def take_unstored(self) -> set[tuple[int, int]]:
+        """The living rooms, by (app, room), whose counts are to be written; they are not given again."""
+        taken, self._unstored = self._unstored, set()
+        return taken & self._kept
+
+    def put_back_unstored(self, keys: Iterable[tuple[int, int]]) -> None:
+        """They could not be written."""
+        self._unstored.update(keys)
+
+    def _changed(self, key: tuple[int, int]) -> None:
+        self._untold.add(key)
+        self._unstored.add(key)
+
+    def _forget(self, key: tuple[int, int]) -> None:
+        self._likes.pop(key, None)
+        self._kept.discard(key)
+        self._untold.discard(key)
+        self._unstored.discard(key)
+
+    def _tell(self, room: Room, session: Session, event: str) -> None:
+        receivers = len(room.members)
+        spent = self._spent.get(room, 0) + receivers
+        if spent > self._deliveries or not self._send_events:
+            return
+        self._spent[room] = spent
+        data = RoomEvent(
+            room_id=room.id,
+            event=event,
+            user_id=session.user_id,
+            sender_name=session.nickname,
+            online=receivers,
+            good_num=self._good(room),
+        )
+        self._router.to_room(room, self._publication(room, data), session)
+
+    def _good(self, room: Room) -> int:
+        return self._likes.get(room.key, 0)
+
+    @staticmethod
+    def _publication(room: Room, event: RoomEvent) -> Publication:
+        return Publication(app_id=room.app_id, biz_code=BizCode.ROOM_EVENT, data=encode_json(event))

@@ -1,0 +1,62 @@
+"""One BIZ packet on its way to any number of receivers: encoded once for each kind of wire, not once a receiver.
+
+All that differs between two receivers of a kind is the `userId` in the body, and the lengths that depend on its number
+of digits. So a packet is kept as the bytes before and after those digits, one pair for each (kind, digits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import TypeAlias
+
+from qiyu.protocol.bodies import encode_json
+from qiyu.protocol.packet import MsgCode
+from qiyu.protocol.wire import Wire
+
+Spliced: TypeAlias = tuple[bytes, bytes, int]
+"""The bytes before the digits, those after, and the size of the whole packet."""
+
+
+class Publication:
+    """A message or event, ready for delivery. `msg_id` is "" for an event, which nobody acknowledges."""
+
+    __slots__ = ("_after", "_before", "is_direct", "msg_id", "on_ack", "spliced", "unacked")
+
+    def __init__(self, *, app_id: int, biz_code: int, data: bytes, msg_id: str = "", is_direct: bool = False) -> None:
+        self.msg_id = msg_id
+        self.is_direct = is_direct
+        self.unacked = 0
+        """In how many in-flight tables it is."""
+        self.on_ack: Callable[[], bool] | None = None
+        """While a direct message is not stored yet: its ACK calls this, and need not be stored if that returns True."""
+        self.spliced: dict[int, Spliced] = {}
+        """By `Session.splice`; filled by `splice`."""
+        self._before = b'{"appId":%d,"userId":' % app_id
+        ending = b',"msgId":"%b"}' % msg_id.encode() if msg_id else b"}"
+        self._after = b',"bizCode":%d,"data":%b%b' % (biz_code, encode_json(data.decode()), ending)
+
+    def __repr__(self) -> str:
+        return f"<Publication {self.msg_id or 'event'} {'direct' if self.is_direct else 'room'}>"
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in memory, a quarter of them or less its own."""
+        return 2 * len(self._after) + 600
+
+    @property
+    def packet_size(self) -> int:
+        """About how many bytes the packet has on the wire."""
+        return len(self._before) + len(self._after) + 40
+
+    def twin(self) -> Publication:
+        """The same packet, with an account of its own: for receivers who get it later than others did."""
+        twin = copy(self)
+        twin.unacked = 0
+        return twin
+
+    def splice(self, wire: Wire, width: int, key: int) -> Spliced:
+        """Encode for receivers on wires like `wire` whose ids have `width` digits, and remember it under `key`."""
+        head, tail = wire.splice(MsgCode.BIZ, self._before, self._after, width)
+        spliced = self.spliced[key] = (head, tail, len(head) + width + len(tail))
+        return spliced

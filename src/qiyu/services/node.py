@@ -1,0 +1,40 @@
+"""All services of one instance, by name: what a handler is given to work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qiyu.living.events import RoomEvents
+from qiyu.living.rooms import LivingRooms
+from qiyu.metrics import Metrics
+from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
+from qiyu.services.catch_up import CatchUp
+from qiyu.services.chat import Chat
+from qiyu.services.message_queue import MessageQueue
+from qiyu.services.redelivery import Redelivery
+from qiyu.services.replay import Replays
+from qiyu.services.rings import Rings
+from qiyu.services.sessions import Sessions
+from qiyu.services.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One instance, without its sockets. Nothing in it waits, and nothing in it looks at a clock."""
+
+    hub: Hub
+    in_flight: InFlight
+    sessions: Sessions
+    chat: Chat
+    message_queue: MessageQueue
+    replays: Replays
+    catch_up: CatchUp
+    rings: Rings
+    redelivery: Redelivery
+    living_rooms: LivingRooms
+    room_events: RoomEvents
+    tokens: Tokens
+    metrics: Metrics
+    allowed_origins: frozenset[str]
+    """Web origins whose pages may open a WebSocket; `*` for any, empty for pages of this machine only."""

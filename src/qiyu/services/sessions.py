@@ -1,0 +1,172 @@
+"""Sessions and logins: who may be here, who replaces whom, and when the silent go.
+
+Everything that ends a session goes through `end` or `refuse`, so that the tables never hold a session that has ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClose
+from qiyu.living.events import RoomEvents
+from qiyu.metrics import Metrics
+from qiyu.model import Instant
+from qiyu.protocol.packet import MsgCode
+from qiyu.protocol.wire import Wire
+from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
+from qiyu.routing.outbox import Outbox
+from qiyu.routing.session import Room, Session
+from qiyu.services.replay import Replays
+from qiyu.services.tokens import Identity
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """Seconds; 0 means no limit."""
+
+    login_seconds: float
+    idle_seconds: float
+
+
+class Sessions:
+    """The sessions of this instance, from their first byte to their last."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        in_flight: InFlight,
+        events: RoomEvents,
+        inbox: Replays,
+        rules: SessionRules,
+        metrics: Metrics,
+    ) -> None:
+        self._hub = hub
+        self._in_flight = in_flight
+        self._events = events
+        self._inbox = inbox
+        self._rules = rules
+        self._metrics = metrics
+        self._ids = itertools.count(1)
+        self._not_logged_in: dict[Session, None] = {}  # oldest first: all have the same time to log in
+
+    def open(self, wire: Wire, outbox: Outbox, now: Instant) -> Session:
+        """A connection was accepted; it has `login_seconds` to say who it is."""
+        session = Session(next(self._ids), wire, outbox, now.monotonic)
+        self._not_logged_in[session] = None
+        return session
+
+    def log_in(self, session: Session, identity: Identity) -> None:
+        """The session is `identity` from here on; whichever session was, ends as `replaced`."""
+        del self._not_logged_in[session]
+        session.identify(identity.app_id, identity.user_id, identity.nickname, identity.avatar)
+        replaced = self._hub.bind(session)
+        if replaced is not None:
+            self._metrics.sessions_replaced += 1
+            self.end(replaced, EndReason.REPLACED)
+        self._inbox.begin(session)
+        self._metrics.logins += 1
+        log.debug("logged in", session=session.id, user=session.user_id, app=session.app_id, wire=session.wire.name)
+
+    def log_out(self, session: Session) -> None:
+        """The client leaves: it gets its answer, and the connection closes."""
+        session.make_way()
+        session.answer(MsgCode.LOGOUT)
+        self.dismiss(session, WsClose.NORMAL, "logout")
+
+    def dismiss(self, session: Session, ws_close: int, reason: str) -> None:
+        """Close in the wire's own terms, with no packet; what is owed is still sent."""
+        self._forget(session)
+        session.close(ws_close, reason)
+
+    def enter_room(self, session: Session, room_id: int) -> Room:
+        """Put the session into a room, and out of the one it was in."""
+        session.outbox.gap = False  # what is dropped from here on, it has not been told of
+        before = session.room
+        room = self._hub.enter(session, room_id)
+        if before is not room:
+            self._in_flight.forget_room(session)
+            if before is not None:
+                self._events.left(session, before)
+            self._events.entered(session, room)
+        return room
+
+    def leave_room(self, session: Session) -> None:
+        """Take the session out of its room, if it is in one."""
+        room = session.room
+        if room is not None:
+            self._hub.leave(session)
+            self._in_flight.forget_room(session)
+            self._events.left(session, room)
+
+    def end(self, session: Session, reason: EndReason, *, retry_after_ms: int = 0) -> None:
+        """End a session that did nothing wrong: LOGOUT with the reason, then close."""
+        log.debug("session ended", session=session.id, user=session.user_id, reason=reason.text)
+        self._forget(session)
+        session.end(reason, retry_after_ms=retry_after_ms)
+
+    def refuse(self, session: Session, violation: ProtocolViolation) -> None:
+        """End a session whose peer broke the protocol, or may not be here: ERROR with the reason, then close."""
+        log.debug("connection refused", session=session.id, user=session.user_id, reason=violation.reason)
+        self._forget(session)
+        if not session.ended:
+            session.make_way()
+            session.send_error(Refused(violation.code, f"{violation.reason}; the connection is closed"))
+            session.close(violation.ws_close, violation.reason)
+
+    def overflowed(self, session: Session) -> None:
+        """The peer does not read, and is owed more than it may be."""
+        if session.ended:
+            return
+        self._metrics.sessions_slow += 1
+        self._metrics.packets_discarded += session.outbox.packets
+        self.end(session, EndReason.SLOW)
+
+    def closed(self, session: Session) -> None:
+        """The connection is gone, whoever closed it."""
+        self._forget(session)
+        session.ended = True
+        session.held = None
+
+    def sweep(self, now: Instant) -> None:
+        """End who did not log in in time, and who has been silent too long; give unused memory back."""
+        self._sweep_not_logged_in(now)
+        silent_since = now.monotonic - self._rules.idle_seconds if self._rules.idle_seconds else float("-inf")
+        idle = []
+        for session in self._hub:
+            if session.last_seen <= silent_since:
+                idle.append(session)
+            else:
+                session.forget_in_flight()
+        for session in idle:
+            self._metrics.sessions_idle += 1
+            self.end(session, EndReason.IDLE)
+
+    def end_all(self, reason: EndReason, retry_after_ms: Callable[[], int]) -> None:
+        """End every session, logged in or not; each with its own time to come back, so that they do not all at once."""
+        for session in [*self._not_logged_in, *self._hub]:
+            self.end(session, reason, retry_after_ms=retry_after_ms())
+
+    def _sweep_not_logged_in(self, now: Instant) -> None:
+        if not self._rules.login_seconds:
+            return
+        since = now.monotonic - self._rules.login_seconds
+        # last_seen moves with every packet, but before its login a session cannot send a second one
+        late = list(itertools.takewhile(lambda session: session.last_seen <= since, self._not_logged_in))
+        for session in late:
+            self._metrics.logins_timed_out += 1
+            reason = f"no login within {self._rules.login_seconds:g} s"
+            self.refuse(session, ProtocolViolation(reason, code=ErrorCode.NOT_LOGGED_IN))
+
+    def _forget(self, session: Session) -> None:
+        self._not_logged_in.pop(session, None)
+        self.leave_room(session)
+        self._hub.unbind(session)
+        self._in_flight.forget(session)
+        session.replay = None

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qiyu.client.cursors import Cursors
+
+
+def test_the_newest_of_each_room() -> None:
+    cursors = Cursors(10)
+    cursors.arrived(1, "10")
+    cursors.arrived(2, "11")
+    cursors.arrived(1, "9")
+    cursors.arrived(1, "")
+    assert [cursors.of(room_id) for room_id in (1, 2, 3, None)] == ["10", "11", "", ""]
+
+
+@pytest.mark.property
+@given(st.lists(st.integers(1, 10**19), min_size=1))
+def test_a_position_only_grows(msg_ids: list[int]) -> None:
+    """Invariant: in whatever order msgIds come, the position is the greatest so far."""
+    cursors = Cursors(1)
+    for count, msg_id in enumerate(msg_ids, 1):
+        cursors.arrived(7, str(msg_id))
+        assert cursors.of(7) == str(max(msg_ids[:count]))
+
+
+def test_after_a_gap_it_stands_still_until_the_room_is_entered() -> None:
+    cursors = Cursors(10)
+    cursors.arrived(1, "10")
+    cursors.dropped()
+    cursors.arrived(1, "12")
+    assert cursors.of(1) == "10"
+    cursors.entered(1, "10")
+    cursors.arrived(1, "11")
+    assert cursors.of(1) == "11"
+
+
+def test_what_the_caller_named_is_a_position() -> None:
+    cursors = Cursors(10)
+    cursors.entered(1, "5")
+    cursors.entered(1, "4")
+    cursors.entered(2, "")
+    cursors.entered(None, "6")
+    assert (cursors.of(1), cursors.of(2)) == ("5", "")
+
+
+def test_the_room_used_longest_ago_is_forgotten() -> None:
+    cursors = Cursors(2)
+    for room_id in (1, 2):
+        cursors.arrived(room_id, "1")
+    cursors.entered(1, "")
+    cursors.arrived(3, "1")
+    assert [cursors.of(room_id) for room_id in (1, 2, 3)] == ["1", "", "1"]
+    assert repr(cursors) == "<Cursors rooms=2 frozen=False>"
