@@ -8,26 +8,16 @@ from typing import Annotated
 
 import typer
 
-from qiyu.cli.chat import chat
-from qiyu.cli.config import config
-from qiyu.cli.db import db
-from qiyu.cli.serve import serve
-from qiyu.cli.token import token
-from qiyu.cli.user import user
+from qiyu.cli.commands import Commands
 from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError
 
 cli = typer.Typer(
     name="qiyu",
+    cls=Commands,
     help="A live-streaming instant-messaging server: chat rooms and direct messages over TCP and WebSocket.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they show local variables, secrets among them
 )
-cli.command()(serve)
-cli.command()(chat)
-cli.command()(token)
-cli.command()(config)
-cli.add_typer(user)
-cli.add_typer(db)
 
 
 def _show_version(wanted: bool) -> None:

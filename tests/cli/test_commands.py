@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from qiyu.__main__ import cli, main
+from qiyu.cli.commands import COMMANDS, load
 from qiyu.errors import ConfigError
 from qiyu.services.tokens import Tokens
 
@@ -73,3 +76,45 @@ def test_it_tells_its_version_and_its_commands() -> None:
     text = runner.invoke(cli, ["--help"]).output
     for command in ("serve", "chat", "token", "config"):
         assert command in text
+
+
+def test_help_says_of_each_command_what_the_command_says_of_itself() -> None:
+    for name, summary in COMMANDS.items():
+        assert (load(name).help or "").partition("\n")[0] == summary
+    assert sorted(COMMANDS) == sorted(
+        path.stem
+        for path in Path(load.__code__.co_filename).parent.glob("[!_]*.py")
+        if path.stem not in {"commands", "options"}
+    )
+
+
+def test_a_command_that_is_none() -> None:
+    done = runner.invoke(cli, ["sreve"])
+    assert done.exit_code == 2
+    assert "No such command 'sreve'" in done.output
+
+
+LOADED = """
+import sys
+from qiyu.__main__ import main
+sys.argv = ["qiyu", *{arguments!r}]
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+print(" ".join(sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["config"], ["token", "10001"]], ids=" ".join)
+def test_what_is_asked_often_does_not_wait_for_the_server_to_load(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(arguments=arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"QIYU_AUTH__SECRET": SECRET, "PATH": ""},
+    )
+    loaded = set(done.stderr.split())
+    assert "qiyu.cli.commands" in loaded
+    assert not loaded & {"trio", "sqlalchemy", "quart", "hypercorn", "qiyu.app", "qiyu.run", "qiyu.client", "structlog"}

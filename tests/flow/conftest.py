@@ -13,6 +13,7 @@ import trio
 from qiyu import app
 from qiyu.config import load_settings
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
+from qiyu.run import serve
 from servers import SECRET, RunningServer, Start
 
 
@@ -33,7 +34,7 @@ def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         async with send_stop, stops, trio.open_nursery() as nursery:
 
             async def run(task_status: trio.TaskStatus[dict[str, str]]) -> None:
-                await app.serve(settings, stops, lambda _line: None, task_status=task_status)
+                await serve(settings, stops, lambda _line: None, task_status=task_status)
                 stopped.set()
 
             addresses = await nursery.start(run)

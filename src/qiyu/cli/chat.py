@@ -18,7 +18,6 @@ from typing import Annotated, Final
 import trio
 import typer
 
-from qiyu.app import existing_secret
 from qiyu.cli.options import ConfigOption
 from qiyu.client import (
     Client,
@@ -36,7 +35,7 @@ from qiyu.client import (
 )
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.transport import parse_url
-from qiyu.config import Settings, load_settings
+from qiyu.config import Settings, existing_secret, load_settings
 from qiyu.errors import ErrorCode
 from qiyu.logs import configure_logging
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID

@@ -17,7 +17,7 @@ from qiyu.storage.database import Database, database_url
 
 T = TypeVar("T")
 
-db = typer.Typer(name="db", help="The tables of the database.", no_args_is_help=True)
+db = typer.Typer(name="db", add_completion=False, help="The tables of the database.", no_args_is_help=True)
 
 
 @db.command()

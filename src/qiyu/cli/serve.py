@@ -11,10 +11,10 @@ import structlog
 import trio
 import typer
 
-from qiyu.app import serve as serve_app
 from qiyu.cli.options import ConfigOption
 from qiyu.config import Settings, load_settings
 from qiyu.logs import configure_logging
+from qiyu.run import serve as serve_app
 
 GC_THRESHOLDS: Final = (20_000, 20, 20)
 """With 50 senders of direct messages, 20 each without a receipt: 30 thousand receipts a second instead of 22."""

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from qiyu.app import existing_secret
 from qiyu.cli.options import ConfigOption
-from qiyu.config import load_settings
-from qiyu.logs import configure_logging
+from qiyu.config import existing_secret, load_settings
 from qiyu.protocol.packet import APP_ID
 from qiyu.services.tokens import Tokens, parse_user_ids
 
@@ -24,7 +22,6 @@ def token(
 ) -> None:
     """Print login tokens, one `userId token` line for each user; they open connections for five minutes."""
     settings = load_settings(config)
-    configure_logging(settings.log.level, settings.log.format)
     try:
         user_ids = parse_user_ids(users)
         tokens = Tokens(existing_secret(settings), settings.auth.token_seconds)

@@ -33,7 +33,7 @@ COLUMNS: Final = ("userId", "name", "nickName", "tags")
 NameArgument: TypeAlias = Annotated[str, typer.Argument(help="The name that the account logs in with.")]
 TagArgument: TypeAlias = Annotated[str, typer.Argument(help=f"What the user is: {' or '.join(sorted(TAGS))}.")]
 
-user = typer.Typer(name="user", help="Accounts, and who may go live.", no_args_is_help=True)
+user = typer.Typer(name="user", add_completion=False, help="Accounts, and who may go live.", no_args_is_help=True)
 
 
 class _Opened(NamedTuple):

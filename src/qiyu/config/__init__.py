@@ -10,6 +10,7 @@ may show a secret.
 from qiyu.config.loading import CONFIG_FILE, ENV_PREFIX, load_settings
 from qiyu.config.printing import MASK, describe
 from qiyu.config.safety import is_loopback, require_safe_secret
+from qiyu.config.secret import SECRET_FILE, existing_secret, installation_secret, load_or_create_secret
 from qiyu.config.settings import Settings
 from qiyu.config.types import SECRET_CHARS
 
@@ -18,9 +19,13 @@ __all__ = [
     "ENV_PREFIX",
     "MASK",
     "SECRET_CHARS",
+    "SECRET_FILE",
     "Settings",
     "describe",
+    "existing_secret",
+    "installation_secret",
     "is_loopback",
+    "load_or_create_secret",
     "load_settings",
     "require_safe_secret",
 ]

@@ -9,7 +9,6 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from qiyu.config import types
 
@@ -218,10 +217,10 @@ class _Origins:
     by_name: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, frozen. `Settings()` has the defaults; `load_settings()` is how a server gets its own."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     tcp: TcpSettings = TcpSettings()
     ws: WsSettings = WsSettings()
@@ -239,18 +238,6 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
 
     _origins: _Origins = PrivateAttr(default_factory=_Origins)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is passed in, nothing else: the stock sources skip unknown names and forget origins."""
-        return (init_settings,)
 
     def came_from(self, origins: Mapping[str, str]) -> Self:
         """These settings, remembering for `describe` which file or variable each was read from."""

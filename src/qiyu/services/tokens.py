@@ -9,26 +9,17 @@ user. It is signed, so that checking one needs neither Redis nor the database; i
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
-import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from itsdangerous import BadPayload, BadSignature, URLSafeSerializer
 
-from qiyu.config import SECRET_CHARS
-from qiyu.errors import BadToken, ConfigError, StartupError
+from qiyu.errors import BadToken
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOKEN_CHARS: Final = 2048
 """The longest token that is made or looked at."""
-SECRET_FILE: Final = "secret"  # noqa: S105  # the name of a file
 MAX_USERS: Final = 1_000_000
 """The most user ids that one range may name."""
 
@@ -130,82 +121,6 @@ class Tokens:
         if claims.a != int(match["app_id"]) or app_id not in (None, claims.a):
             raise BadToken("the login token is for another app")
         return Identity(claims.a, claims.u, claims.n, claims.v)
-
-
-def load_or_create_secret(data_dir: Path) -> tuple[str, bool]:
-    """The installation's secret from the data folder, and whether it was made just now.
-
-    Processes that start at once agree on one secret. Raises ConfigError where the file is not fit for use,
-    StartupError where the folder or the file cannot be read or written.
-    """
-    path = data_dir / SECRET_FILE
-    try:
-        with suppress(FileNotFoundError):
-            return _read_secret(path), False
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        created = _create_secret(path)
-        return _read_secret(path), created
-    except OSError as error:
-        at = error.filename or path
-        raise StartupError(f"{at}: {error.strerror or error} (the secret is to be kept in {path})") from error
-
-
-def _read_secret(path: Path) -> str:
-    # Not blocking, for it may be a pipe: then whoever waits for the secret would wait for ever.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path}: is not a file")
-        content = os.read(handle, 4096)
-    finally:
-        os.close(handle)
-    if mode & 0o077:
-        raise ConfigError(
-            f"{path}: others on this machine can read or write the secret (mode {stat.S_IMODE(mode):04o}). "
-            f"Run: chmod 600 {path}, or delete it if it may have been read: the next start makes a new one."
-        )
-    try:
-        secret = content.decode("ascii").strip()
-    except UnicodeDecodeError:
-        secret = ""
-    if len(secret) < SECRET_CHARS:
-        raise ConfigError(
-            f"{path}: expected a secret of at least {SECRET_CHARS} characters. "
-            "Delete it: the next start makes a new one (login tokens not used yet become void)."
-        )
-    return secret
-
-
-def _create_secret(path: Path) -> bool:
-    """Put a new secret at `path` unless there is one by now; whether it was put.
-
-    It is written aside and linked into place: a link, unlike a rename, never replaces what another process
-    put there first, and whoever finds the file finds all of it.
-    """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:  # noqa: PTH123
-            file.write(secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(draft)
-        except FileExistsError:
-            return False
-        _sync_folder(path.parent)
-        return True
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # A file survives a power cut only once its folder's entry is on the disk too.
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def parse_user_ids(text: str) -> range:

@@ -20,7 +20,7 @@ from qiyu.config import (
 )
 from qiyu.errors import ConfigError
 
-CONFIG_TOML = Path(__file__).parent.parent / "config.toml"
+CONFIG_TOML = Path(__file__).parents[2] / "config.toml"
 SECRET = "a secret of the tests"
 FIELDS = {(section, key): info for section, value in Settings() for key, info in type(value).model_fields.items()}
 

@@ -1,0 +1,120 @@
+"""Runs what app.py builds, and stops it in order."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+
+from qiyu.app import App, build_app, build_node
+from qiyu.config import Settings, installation_secret, require_safe_secret
+from qiyu.drivers.clock import read_clock, run_clock
+from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
+from qiyu.drivers.listener import address_of
+from qiyu.drivers.living import run_living_rooms, store_last_counts
+from qiyu.storage.database import Database, database_url
+from qiyu.storage.messages import largest_msg_id
+from qiyu.storage.migrate import upgrade
+
+DRAIN_SECONDS: Final = 3.0  # for clients to read their LOGOUT; with all else, the process is gone within 5
+RETRY_AFTER_MS: Final = (500, 3000)  # a drained client comes back somewhere in between
+FLUSH_SECONDS: Final = 1.0  # for what was accepted, at the stop
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(
+    settings: Settings,
+    stops: AsyncIterator[object],
+    announce: Callable[[str], None],
+    *,
+    task_status: trio.TaskStatus[dict[str, str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stops` yields; a second one cuts the good-byes short.
+
+    `announce` is called with one line a listener once all of them are ready, and `task_status` with `host:port` by
+    `tcp`, `ws` and `http`. Raises `ConfigError` or `StartupError` before anything listens.
+    """
+    require_safe_secret(settings)
+    secret, was_made = installation_secret(settings)
+    if was_made:
+        log.warning("made a secret for login tokens, and keep it in the data folder", folder=str(settings.data.dir))
+    url = database_url(settings.database.url.get_secret_value(), settings.data.dir)
+    async with Database.open(url, synchronous=settings.database.synchronous) as database:
+        before, after = await upgrade(database)
+        if before != after:
+            log.info("brought the database up to date", before=before, after=after)
+        node = build_node(settings, secret, database, await database.read(largest_msg_id))
+        await node.living_rooms.refresh(read_clock())
+        await _run(build_app(settings, node, database), stops, announce, task_status=task_status)
+    log.info("stopped")
+
+
+async def _run(
+    app: App,
+    stops: AsyncIterator[object],
+    announce: Callable[[str], None],
+    *,
+    task_status: trio.TaskStatus[dict[str, str]],
+) -> None:
+    node = app.node
+    addresses = {name: address_of(bound[0]) for name, bound in app.sockets.items()}
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.poller.run)
+        nursery.start_soon(run_clock, app.poller, app.dispatcher)
+        nursery.start_soon(app.messages.run)
+        nursery.start_soon(run_living_rooms, node.living_rooms, app.dispatcher, app.poller, read_clock)
+        http_ended = trio.Event()
+
+        async def run_web(task_status: trio.TaskStatus[object]) -> None:
+            await run_http(app.web, app.sockets["http"], stopping.wait, task_status=task_status)
+            http_ended.set()
+
+        await nursery.start(run_web)
+        async with trio.open_nursery() as listening:
+            for listener in app.listeners:
+                listening.start_soon(listener.run)
+            for name, bound in app.sockets.items():
+                announce(f"{name:4} listening on {addresses[name]}" + _more(bound[1:]))
+            task_status.started(addresses)
+            await anext(stops)
+            listening.cancel_scope.cancel()
+        nursery.start_soon(_cut_short, stops, nursery.cancel_scope)
+        stopping.set()
+        await _drain(app)
+        with trio.move_on_after(GRACEFUL_SECONDS):
+            await http_ended.wait()
+        await _flush(app)
+        nursery.cancel_scope.cancel()
+    await store_last_counts(node.living_rooms)
+
+
+def _more(bound: list[socket.socket]) -> str:
+    return "".join(f" and {address_of(sock)}" for sock in bound)
+
+
+async def _drain(app: App) -> None:
+    """Tell every client to go, and give those that listen time to."""
+    log.info("stopping", connections=len(app.poller))
+    app.dispatcher.drain(partial(random.randint, *RETRY_AFTER_MS))
+    with trio.move_on_after(DRAIN_SECONDS):
+        await app.poller.drained()
+
+
+async def _flush(app: App) -> None:
+    """Write what was accepted: those who have a receipt need not care, but not everything asks for one."""
+    with trio.move_on_after(FLUSH_SECONDS) as flushing:
+        await app.messages.flushed()
+    if flushing.cancelled_caught:
+        log.warning("not all messages could be stored in time", left=len(app.node.message_queue))
+
+
+async def _cut_short(stops: AsyncIterator[object], scope: trio.CancelScope) -> None:
+    async for _ in stops:
+        scope.cancel()
