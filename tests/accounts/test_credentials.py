@@ -65,13 +65,32 @@ def test_what_cannot_be_a_password(text: str) -> None:
         credentials.password(text)
 
 
-@pytest.mark.parametrize("text", ["Ann", "李雷 🙂", "👩\u200d🚀 ❤\ufe0f", "x" * 35])
+ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+
+
+@pytest.mark.parametrize(
+    "text", ["Ann", "李雷 🙂", "👩\u200d🚀 ❤\ufe0f", "x" * 35, "می\u200cخواهم", ENGLAND, f"Ann {ENGLAND}"]
+)
 def test_nick_names(text: str) -> None:
     assert credentials.nick_name(text) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  ", "\u200d\u200d", "\u3164 \u3164", "a\u202eb", "a\nb", "a\0", "x" * 36, "\ud800"]
+    "text",
+    [
+        "",
+        "  ",
+        "\u200d\u200d",
+        "\u3164 \u3164",
+        "a\u202eb",
+        "a\nb",
+        "a\0",
+        "x" * 36,
+        "\ud800",
+        ENGLAND[1:],
+        ENGLAND[:-1],
+        "a\U000e0067",
+    ],
 )
 def test_what_cannot_be_a_nick_name(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011

@@ -56,7 +56,7 @@ class HttpSettings(_Section):
     session_days: types.Days = Field(default=30, description="Days for which a login over HTTP lasts.")
     trusted_proxies: types.Addresses = Field(
         default=(),
-        description="Proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+        description="Proxies in front whose Forwarded or X-Forwarded-For and -Proto headers are believed.",
     )
 
 

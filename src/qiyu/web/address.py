@@ -14,6 +14,12 @@ from qiyu.web.context import WebContext
 NO_HOST: Final = "Host: expected a host name or an IP address, and a port if it is not the usual one"
 # A domain name has at most 253 characters (RFC 1035).
 _HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
+# How proxies write a hop: an address, IPv6 in brackets or bare, and perhaps the port (RFC 7239, section 6).
+_HOP: Final = re.compile(r"(?P<v4>[0-9.]+)(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|[0-9A-Fa-f:.]+")
+_ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
+_PAIR: Final = re.compile(
+    r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:(?P<token>[^\s\";,]+)|\"(?P<quoted>(?:[^\"\\]|\\.)*)\")"
+)
 _IPV6_PREFIX: Final = 64  # what one customer gets at least: within it, a client picks its addresses as it likes
 
 
@@ -21,20 +27,19 @@ def client_address(context: WebContext) -> str:
     """Whom to count an attempt to: the peer's address, or what a trusted proxy says it is; of IPv6 the network."""
     nearest = request.remote_addr or ""
     if _is_trusted(context, nearest):
-        # Each proxy appends the peer it saw, so the list is to be believed from its end, as far as proxies are trusted.
-        for hop in reversed(",".join(request.headers.getlist("X-Forwarded-For")).split(",")):
-            if _parsed(hop.strip()) is None:
-                break
-            nearest = hop.strip()
-            if not _is_trusted(context, nearest):
-                break
+        clients = {_client(context, hops, nearest) for hops in (_x_forwarded_for(), _forwarded("for")) if hops}
+        # A proxy writes one of the two, and passes the other on as the client made it up. Who sends the other one too
+        # is counted to the proxy, with the likes of him, and to nobody whose address he may have chosen.
+        if len(clients) == 1:
+            nearest = clients.pop()
     return _counted_as(nearest)
 
 
 def is_secure(context: WebContext) -> bool:
     """Whether the client speaks TLS, to us or to a trusted proxy."""
     if _is_trusted(context, request.remote_addr or ""):
-        return request.headers.get("X-Forwarded-Proto", request.scheme).rpartition(",")[2].strip() == "https"
+        said = [*_forwarded("proto")[-1:], *request.headers.getlist("X-Forwarded-Proto")[-1:]] or [request.scheme]
+        return any(proto.rpartition(",")[2].strip().lower() == "https" for proto in said)
     return request.scheme == "https"
 
 
@@ -49,6 +54,39 @@ def called_host() -> str:
     if match is None:
         raise CallRefused(400, NO_HOST)
     return match["host"]
+
+
+def _client(context: WebContext, hops: list[str], nearest: str) -> str:
+    """The last address that no trusted proxy has. Each proxy appends the peer it saw, so the end is to be believed.
+
+    Where a hop is not an address (`unknown`, a name that a proxy made up), it is the last one that was.
+    """
+    for hop in reversed(hops):
+        address = _HOP.fullmatch(hop)
+        if address is None or _parsed(address["v6"] or address["v4"] or hop) is None:
+            break
+        nearest = address["v6"] or address["v4"] or hop
+        if not _is_trusted(context, nearest):
+            break
+    return nearest
+
+
+def _x_forwarded_for() -> list[str]:
+    joined = ",".join(request.headers.getlist("X-Forwarded-For"))
+    return [hop.strip() for hop in joined.split(",")] if joined else []
+
+
+def _forwarded(name: str) -> list[str]:
+    """The values of one parameter of Forwarded, a hop each (RFC 7239, section 4); "" for a hop that has none.
+
+    Of a header that is not of that grammar, only what stands behind the fault is believed.
+    """
+    values = []
+    for element in _ELEMENT.findall(",".join(request.headers.getlist("Forwarded"))):
+        pairs = {match["name"].lower(): match for match in _PAIR.finditer(element)}
+        found = pairs.get(name)
+        values.append("" if found is None else found["token"] or re.sub(r"\\(.)", r"\1", found["quoted"] or ""))
+    return values
 
 
 def _is_trusted(context: WebContext, address: str) -> bool:

@@ -47,7 +47,7 @@ class WebContext:
     cors_origins: frozenset[str] = frozenset()
     """Origins whose pages may make calls here, with their cookies; `*` for any page, without."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Peers whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    """Peers whose Forwarded, X-Forwarded-For and X-Forwarded-Proto headers are believed."""
     secure_cookies: bool = False
     """Whether the cookie is for TLS alone even where the call seems to have come without."""
     session_seconds: int = 30 * 86_400
