@@ -42,15 +42,17 @@ clean: ## Remove what was set up and built; data/ stays
 	rm -rf $(VENV) dist build bench/.results bench/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples bench migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+# Made when it is whole: a set-up that was interrupted, or found no python3-venv, is done again from the beginning.
+$(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qiyu needs Python 3.11 or newer; this is " \
 		+ sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
-$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.runtime: pyproject.toml | $(VENV)/.created
 	$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.development: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.development: pyproject.toml | $(VENV)/.created
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
