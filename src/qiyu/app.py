@@ -15,7 +15,7 @@ from quart_trio import QuartTrio
 
 from qiyu.accounts.accounts import AccountRules, Accounts
 from qiyu.accounts.passwords import Passwords, RunInThread
-from qiyu.config import Settings
+from qiyu.config import Settings, hosts_of
 from qiyu.drivers.clock import read_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.listener import Listener, bind, capacity
@@ -67,6 +67,8 @@ class App:
     sockets: dict[str, list[socket.socket]]
     """By `tcp`, `ws` and `http`."""
     listeners: list[Listener]
+    about: dict[str, str]
+    """What the log says of it at the start: where the settings and the data are."""
 
 
 def build_app(settings: Settings, node: Node, database: Database) -> App:
@@ -82,6 +84,7 @@ def build_app(settings: Settings, node: Node, database: Database) -> App:
         web=make_app(_web_context(settings, node, database, sockets)),
         sockets=sockets,
         listeners=list(_listeners(settings, sockets, poller, node.metrics)),
+        about={"settings": ", ".join(settings.files) or "defaults and environment", "database": database.address},
     )
 
 
@@ -182,7 +185,7 @@ def _bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
     sockets: dict[str, list[socket.socket]] = {}
     try:
         for name, section in (("tcp", settings.tcp), ("ws", settings.ws), ("http", settings.http)):
-            sockets[name] = bind(name, section.host, section.port)
+            sockets[name] = bind(name, hosts_of(section.host), section.port)
     except StartupError:
         for bound in sockets.values():
             for sock in bound:

@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from importlib.metadata import version
 from typing import Final
 
 import structlog
@@ -82,6 +83,7 @@ async def _run(
                 listening.start_soon(listener.run)
             for name, bound in app.sockets.items():
                 announce(f"{name:4} listening on {addresses[name]}" + _more(bound[1:]))
+            log.info("started", version=version("qiyu"), **app.about, **addresses)
             task_status.started(addresses)
             await anext(stops)
             listening.cancel_scope.cancel()

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from qiyu.__main__ import cli, main
 from qiyu.cli.commands import COMMANDS, load
+from qiyu.config import Settings, load_settings
 from qiyu.errors import ConfigError
 from qiyu.services.tokens import Tokens
 
@@ -76,6 +77,32 @@ def test_it_tells_its_version_and_its_commands() -> None:
     text = runner.invoke(cli, ["--help"]).output
     for command in ("serve", "chat", "token", "config"):
         assert command in text
+
+
+def test_config_init_writes_a_file_to_begin_with_once(tmp_path: Path) -> None:
+    done = runner.invoke(cli, ["config", "init"])
+    assert (done.exit_code, done.stdout) == (0, "wrote config.toml\n")
+    text = Path("config.toml").read_text("utf-8")
+    assert "#port = 8085" in text
+    assert load_settings(Path("config.toml"), {}) == Settings()
+    Path("config.toml").write_text("[tcp]\nport = 1\n")
+    refused = runner.invoke(cli, ["config", "init"])
+    assert isinstance(refused.exception, ConfigError)
+    assert Path("config.toml").read_text("utf-8") == "[tcp]\nport = 1\n"
+    assert isinstance(runner.invoke(cli, ["config", "init", "nowhere/x.toml"]).exception, ConfigError)
+
+
+def test_config_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.toml").write_text("[tcp]\nport = 9000\n")
+    done = runner.invoke(cli, ["config", "check", "--config", "a.toml"], env={"QIYU_TCP_PORT": "1"})
+    assert (done.exit_code, done.stdout) == (0, "the settings are fine (a.toml)\n")
+    assert "did you mean QIYU_TCP__PORT" in done.stderr
+    Path("a.toml").write_text("[tcp]\nhost = '0.0.0.0'\n")
+    assert "auth.secret is empty" in str(runner.invoke(cli, ["config", "check", "--config", "a.toml"]).exception)
+    Path("a.toml").write_text("[tcp]\nport = 'x'\n[ws]\nprot = 1\n")
+    mistakes = str(runner.invoke(cli, ["config", "check", "--config", "a.toml"]).exception)
+    assert "tcp.port" in mistakes
+    assert "ws.prot" in mistakes
 
 
 def test_help_says_of_each_command_what_the_command_says_of_itself() -> None:

@@ -108,7 +108,24 @@ class TestSources:
         assert load("[tcp]\nport = 'x'\n", QIYU_TCP__PORT="2").tcp.port == 2
 
     def test_names_of_others_are_left_alone(self) -> None:
-        assert load(QIYU_CONFIG="x", QIYU_HOME="/x", QIYU_TCP_PORT="1", TCP__PORT="1") == Settings()
+        settings = load(QIYU_CONFIG="x", QIYU_HOME="/x", TCP__PORT="1")
+        assert settings == Settings()
+        assert settings.warnings == ()
+
+    @pytest.mark.parametrize(
+        ("variable", "name"),
+        [
+            ("QIYU_TCP_PORT", "QIYU_TCP__PORT"),
+            ("qiyu_auth_secret", "QIYU_AUTH__SECRET"),
+            ("QIYU_LIMITS_LOGIN_SECONDS", "QIYU_LIMITS__LOGIN_SECONDS"),
+            ("QIYU_TCP_PROT", "QIYU_TCP__PORT"),
+        ],
+    )
+    def test_a_variable_with_one_underscore_too_few_is_warned_of(self, variable: str, name: str) -> None:
+        settings = load(**{variable: "1"})
+        assert settings == Settings()
+        [warning] = settings.warnings
+        assert warning == f"the variable {variable} is not used; did you mean {name}, with two underscores?"
 
     def test_the_case_of_a_variable_does_not_matter(self) -> None:
         assert load(qiyu_tcp__Port="2").tcp.port == 2
@@ -237,7 +254,9 @@ class TestWrongValues:
 
     @pytest.mark.parametrize("host", ["", " ", "a b", "[::1]", "127.0.0.1:80", "http://x", "::x", "a/b", "x\n"])
     def test_a_host(self, host: str) -> None:
-        assert problem(QIYU_HTTP__HOST=host).endswith("expected a host name or an IP address, without a port")
+        assert problem(QIYU_HTTP__HOST=host).endswith(
+            "expected a host name or an IP address, without a port, or a list of them"
+        )
 
     @pytest.mark.parametrize("dir_", ["", ".", "~", "~/qiyu", "a\x00b", "a\nb", "\udcff"])
     def test_a_folder(self, dir_: str) -> None:
@@ -362,6 +381,13 @@ class TestRightValues:
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "fe80::1%eth0", "live.example.com", "localhost", "a_b-c"])
     def test_a_host(self, host: str) -> None:
         assert load(QIYU_TCP__HOST=host).tcp.host == host
+
+    @pytest.mark.parametrize("text", ["127.0.0.1, ::1", '["127.0.0.1", "::1"]'])
+    def test_several_hosts(self, text: str) -> None:
+        assert load(QIYU_TCP__HOST=text).tcp.host == ("127.0.0.1", "::1")
+        assert load("[tcp]\nhost = ['127.0.0.1', '::1']\n").tcp.host == ("127.0.0.1", "::1")
+        assert problem("[tcp]\nhost = []\n").startswith("tcp.host = [] (from")
+        assert problem(QIYU_TCP__HOST="::1, a b").startswith("tcp.host = ")
 
     @pytest.mark.parametrize("dir_", ["data", "/var/lib/qiyu", "./数据", "a b"])
     def test_a_folder(self, dir_: str) -> None:

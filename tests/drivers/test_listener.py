@@ -54,7 +54,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_accepting_survives_what_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "OUT_OF_RESOURCES_SECONDS", 0)
-    [sock] = bind("tcp", "127.0.0.1", 0)
+    [sock] = bind("tcp", ["127.0.0.1"], 0)
     failing = FailingSocket(sock, [errno.ECONNABORTED, errno.EMFILE, errno.EPROTO, errno.ENFILE])
     poller, metrics = FakePoller(), Metrics()
     listener = Listener(failing, lambda: TcpWire(0), poller, 100, metrics)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ async def test_accepting_survives_what_passes(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_over_the_limit_nobody_is_admitted() -> None:
-    [sock] = bind("tcp", "127.0.0.1", 0)
+    [sock] = bind("tcp", ["127.0.0.1"], 0)
     poller, metrics = FakePoller(), Metrics()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Listener(sock, lambda: TcpWire(0), poller, 1, metrics).run)  # type: ignore[arg-type]
@@ -80,14 +80,14 @@ async def test_over_the_limit_nobody_is_admitted() -> None:
 
 
 def test_a_port_that_is_taken_stops_the_start() -> None:
-    [sock] = bind("tcp", "127.0.0.1", 0)
+    [sock] = bind("tcp", ["127.0.0.1"], 0)
     with sock, pytest.raises(StartupError, match=r"ws: cannot listen on 127\.0\.0\.1 port \d+: Address already in use"):
-        bind("ws", "127.0.0.1", sock.getsockname()[1])
+        bind("ws", ["127.0.0.1"], sock.getsockname()[1])
 
 
 def test_a_host_that_is_none_stops_the_start() -> None:
     with pytest.raises(StartupError, match=r"tcp: cannot listen on 203\.0\.113\.1 port 0"):
-        bind("tcp", "203.0.113.1", 0)
+        bind("tcp", ["203.0.113.1"], 0)
 
 
 def test_every_address_of_a_host_gets_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,16 +96,57 @@ def test_every_address_of_a_host_gets_the_same_port(monkeypatch: pytest.MonkeyPa
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0)),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: addresses)
-    one, two = bind("tcp", "both.example", 0)
+    one, two = bind("tcp", ["both.example"], 0)
     with one, two:
         assert one.getsockname()[1] == two.getsockname()[1] != 0
         assert address_of(two) == f"127.0.0.2:{one.getsockname()[1]}"
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
-    try:
-        [sock] = bind("tcp", "::1", 0)
-    except StartupError:
-        pytest.skip("this machine has no IPv6")
-    with sock:
+    with one_socket("::1") as sock:
         assert address_of(sock) == f"[::1]:{sock.getsockname()[1]}"
+
+
+def one_socket(host: str) -> socket.socket:
+    try:
+        [sock] = bind("tcp", [host], 0)
+    except StartupError:
+        pytest.skip("this machine has no IPv6: switch it on in the kernel")
+    return sock
+
+
+def test_any_address_serves_ipv4_as_well() -> None:
+    with one_socket("::") as sock, socket.create_connection(("127.0.0.1", sock.getsockname()[1])) as client:
+        assert client.getpeername()[0] == "127.0.0.1"
+
+
+def test_any_address_of_both_kinds() -> None:
+    one_socket("::").close()
+    six, four = bind("tcp", ["::", "0.0.0.0"], 0)
+    with six, four:
+        assert six.getsockname()[1] == four.getsockname()[1]
+        assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+def test_several_hosts_get_the_same_port_and_none_is_left_open_where_one_fails() -> None:
+    one, two = bind("tcp", ["127.0.0.1", "127.0.0.2"], 0)
+    port = one.getsockname()[1]
+    with one, two:
+        assert two.getsockname() == ("127.0.0.2", port)
+    with pytest.raises(StartupError, match=r"tcp: cannot listen on 203\.0\.113\.1 port \d+"):
+        bind("tcp", ["127.0.0.1", "203.0.113.1"], port)
+    with bind("tcp", ["127.0.0.1"], port)[0]:  # it is free again
+        pass
+
+
+def test_localhost_where_there_is_no_ipv6_listens_on_ipv4_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("203.0.113.1", 0)),  # as ::1 is then: no address of this machine
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: addresses)
+    with capture_logs() as logs:
+        [sock] = bind("tcp", ["localhost"], 0)
+    with sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
+    assert [(entry["log_level"], entry["address"]) for entry in logs] == [("warning", "203.0.113.1")]

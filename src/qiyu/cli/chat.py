@@ -35,7 +35,7 @@ from qiyu.client import (
 )
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.transport import parse_url
-from qiyu.config import Settings, existing_secret, load_settings
+from qiyu.config import Settings, existing_secret, hosts_of, load_settings
 from qiyu.errors import ErrorCode
 from qiyu.logs import configure_logging
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID
@@ -103,7 +103,8 @@ def chat(
 
 def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
     scheme, section = ("ws", settings.ws) if ws else ("tcp", settings.tcp)
-    host = host or LOOPBACK_OF.get(section.host, section.host)
+    first = hosts_of(section.host)[0]
+    host = host or LOOPBACK_OF.get(first, first)
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or section.port}"
     try:
         parse_url(url)

@@ -12,7 +12,7 @@ from qiyu.config.printing import MASK, describe
 from qiyu.config.safety import is_loopback, require_safe_secret
 from qiyu.config.secret import SECRET_FILE, existing_secret, installation_secret, load_or_create_secret
 from qiyu.config.settings import Settings
-from qiyu.config.types import SECRET_CHARS
+from qiyu.config.types import SECRET_CHARS, hosts_of
 
 __all__ = [
     "CONFIG_FILE",
@@ -23,6 +23,7 @@ __all__ = [
     "Settings",
     "describe",
     "existing_secret",
+    "hosts_of",
     "installation_secret",
     "is_loopback",
     "load_or_create_secret",

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from qiyu.config.printing import MASK, printable, toml
 from qiyu.config.settings import Settings
-from qiyu.config.types import Expected
+from qiyu.config.types import Expected, OneOrMore
 from qiyu.errors import ConfigError
 
 CONFIG_FILE: Final = "config.toml"
@@ -57,8 +57,9 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     if path is None and Path(CONFIG_FILE).exists():
         path = Path(CONFIG_FILE)
     problems: list[str] = []
+    environ = os.environ if environ is None else environ
     found = {} if path is None else _from_file(path, problems)
-    found |= _from_environment(os.environ if environ is None else environ, problems)
+    found |= _from_environment(environ, problems)
 
     sections: dict[str, dict[str, object]] = {}
     for name, (value, _) in found.items():
@@ -70,7 +71,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
         problems += _problems_of(error, found)
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
-    return settings.came_from({name: each.origin for name, each in found.items()})
+    return settings.came_from({name: each.origin for name, each in found.items()}, _misspelt(environ))
 
 
 def _from_file(path: Path, problems: list[str]) -> dict[str, _Found]:
@@ -116,6 +117,17 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[s
     return found
 
 
+def _misspelt(environ: Mapping[str, str]) -> Iterable[str]:
+    """Variables of ours in all but one underscore. QIYU_HOME may be somebody else's; QIYU_TCP_PORT hardly is."""
+    spelt = {name.replace(".", "_"): name for name in _FIELDS}
+    for variable in sorted(environ):
+        rest = variable[len(ENV_PREFIX) :].lower()
+        if variable.upper().startswith(ENV_PREFIX) and "__" not in rest and rest.split("_")[0] in _SECTIONS:
+            for near in get_close_matches(rest, spelt, n=1, cutoff=0.8):
+                meant = ENV_PREFIX + spelt[near].replace(".", "__").upper()
+                yield f"the variable {printable(variable)} is not used; did you mean {meant}, with two underscores?"
+
+
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _YES_NO: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
@@ -131,6 +143,8 @@ def _from_text(text: str, info: FieldInfo) -> object:
     if kind is bool:
         return _YES_NO.get(text.lower(), text)
     if kind == tuple[str, ...]:
+        return _list_from_text(text)
+    if kind == OneOrMore and ("," in text or text.lstrip().startswith("[")):
         return _list_from_text(text)
     return text
 

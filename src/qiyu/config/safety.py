@@ -7,6 +7,7 @@ import ipaddress
 from qiyu.config.loading import CONFIG_FILE, ENV_PREFIX
 from qiyu.config.printing import toml
 from qiyu.config.settings import Settings
+from qiyu.config.types import hosts_of
 from qiyu.errors import ConfigError
 
 
@@ -25,7 +26,7 @@ def require_safe_secret(settings: Settings) -> None:
     if settings.auth.secret.get_secret_value():
         return
     hosts = {"tcp.host": settings.tcp.host, "ws.host": settings.ws.host, "http.host": settings.http.host}
-    reachable = [f"{name} = {toml(host)}" for name, host in hosts.items() if not is_loopback(host)]
+    reachable = [f"{name} = {toml(host)}" for name, host in hosts.items() if not all(map(is_loopback, hosts_of(host)))]
     if settings.redis.url.get_secret_value():
         why = "redis.url is set, and several instances can only check each other's login tokens with one secret"
     elif reachable:

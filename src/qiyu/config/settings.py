@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from qiyu.config import types
+
+_HOST: Final = "Address to listen on, or a list; the default is this machine only."
 
 
 class _Section(BaseModel):
@@ -21,7 +23,7 @@ class _Section(BaseModel):
 
 
 class TcpSettings(_Section):
-    host: types.Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
+    host: types.Host = Field(default="127.0.0.1", description=_HOST)
     port: types.Port = Field(default=8085, description="TCP port, 0 to 65535; 0 takes any free one.")
     public_address: types.Address = Field(
         default="",
@@ -30,7 +32,7 @@ class TcpSettings(_Section):
 
 
 class WsSettings(_Section):
-    host: types.Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
+    host: types.Host = Field(default="127.0.0.1", description=_HOST)
     port: types.Port = Field(default=8086, description="TCP port, 0 to 65535; 0 takes any free one.")
     public_url: types.WebSocketUrl = Field(
         default="",
@@ -43,7 +45,7 @@ class WsSettings(_Section):
 
 
 class HttpSettings(_Section):
-    host: types.Host = Field(default="127.0.0.1", description="Address to listen on; the default is this machine only.")
+    host: types.Host = Field(default="127.0.0.1", description=_HOST)
     port: types.Port = Field(default=8080, description="TCP port, 0 to 65535; 0 takes any free one.")
     cors_origins: types.Origins = Field(
         default=(),
@@ -212,9 +214,11 @@ class LogSettings(_Section):
 
 @dataclass(frozen=True, slots=True)
 class _Origins:
-    """Which file or variable each setting came from, by dotted name. It does not count in comparisons."""
+    """Where the settings came from. It does not count in comparisons."""
 
     by_name: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """By dotted name, which file or variable."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Settings(BaseModel):
@@ -239,10 +243,20 @@ class Settings(BaseModel):
 
     _origins: _Origins = PrivateAttr(default_factory=_Origins)
 
-    def came_from(self, origins: Mapping[str, str]) -> Self:
-        """These settings, remembering for `describe` which file or variable each was read from."""
-        self._origins = _Origins(dict(origins))
+    def came_from(self, origins: Mapping[str, str], warnings: Iterable[str] = ()) -> Self:
+        """These settings, remembering which file or variable each was read from, and what was odd about them."""
+        self._origins = _Origins(dict(origins), tuple(warnings))
         return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever set them has probably meant otherwise, a line each."""
+        return self._origins.warnings
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that any of them was read from."""
+        return tuple(dict.fromkeys(origin for origin in self._origins.by_name.values() if "." in origin))
 
     def origin(self, name: str) -> str:
         """The file or variable that a setting (`name` is like `tcp.port`) was read from; "" for a default."""

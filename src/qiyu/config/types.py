@@ -31,6 +31,19 @@ def _check_host(host: str) -> str:
     return host
 
 
+def _check_hosts(hosts: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if not hosts:
+        raise ValueError
+    for host in hosts_of(hosts):
+        _check_host(host)
+    return hosts
+
+
+def hosts_of(hosts: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The hosts that a setting names, be it one or a list of them."""
+    return (hosts,) if isinstance(hosts, str) else hosts
+
+
 # Scheme, host and port as a browser writes them: lower case, no path. Apps send schemes of their own.
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
@@ -70,7 +83,12 @@ def _check_url(url: SecretStr) -> SecretStr:
     return url
 
 
-Host = Annotated[str, AfterValidator(_check_host), Expected("a host name or an IP address, without a port")]
+OneOrMore = str | Annotated[tuple[str, ...], Field(strict=False)]
+Host = Annotated[
+    OneOrMore,
+    AfterValidator(_check_hosts),
+    Expected("a host name or an IP address, without a port, or a list of them"),
+]
 Port = Annotated[int, Field(ge=0, le=65535), Expected("a whole number from 0 to 65535")]
 Origins = Annotated[
     tuple[str, ...],

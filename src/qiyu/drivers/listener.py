@@ -10,7 +10,7 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -28,33 +28,70 @@ ACCEPTS: Final = 128  # in a row, before other tasks get their turn
 OUT_OF_RESOURCES_SECONDS: Final = 0.1
 SPARE_FILES: Final = 256
 
+ANY: Final = "::"
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104  # to compare with
+
+_NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def bind(key: str, host: str, port: int) -> list[socket.socket]:
-    """Listen on every address that `host` has; port 0 is any free one, the same for all of them.
+def bind(key: str, hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on every address that each of `hosts` has; port 0 is any free one, the same for all of them.
+
+    `::` is every address of the machine, IPv4 as well, unless `0.0.0.0` is named beside it. An address of a name that
+    this machine does not have (localhost is ::1 too, where IPv6 may be switched off) is left out, and the log says so,
+    as long as the name has another.
 
     Raises `StartupError`, naming `key` (the section of the settings), when that cannot be done.
     """
     sockets: list[socket.socket] = []
     try:
+        for host in hosts:
+            same_port = sockets[0].getsockname()[1] if sockets else port
+            sockets += _bind_host(key, host, same_port, takes_ipv4=host == ANY and ANY_IPV4 not in hosts)
+    except StartupError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_host(key: str, host: str, port: int, *, takes_ipv4: bool) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    missing: list[OSError] = []
+    try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            first_port = sockets[0].getsockname()[1] if len(sockets) > 1 else port
-            sock.bind((address[0], first_port, *address[2:]))
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
+            wanted = (address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:])
+            try:
+                sockets.append(_listen(socket.socket(family, kind, protocol), wanted, takes_ipv4=takes_ipv4))
+            except OSError as exc:
+                if exc.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                missing.append(exc)
+                log.warning("this machine has no such address", listener=key, host=host, address=address[0])
+        if not sockets and missing:
+            raise missing[0]
     except OSError as exc:
         for sock in sockets:
             sock.close()
         raise StartupError(f"{key}: cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
     return sockets
+
+
+def _listen(sock: socket.socket, address: tuple[object, ...], *, takes_ipv4: bool) -> socket.socket:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not takes_ipv4))
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def capacity(connections: int) -> int:

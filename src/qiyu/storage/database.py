@@ -310,6 +310,11 @@ class Database:
         if READING in connection.get_execution_options() and (context.isinsert or context.isupdate or context.isdelete):
             raise RuntimeError("`read` was given work that writes")
 
+    @property
+    def address(self) -> str:
+        """Which database it is, for people: its kind, and where it is. No password is in it."""
+        return f"{self._url.get_backend_name()} {self._where()}"
+
     def _where(self) -> str:
         url = self._url
         port = f":{url.port}" if url.port else ""
