@@ -42,9 +42,7 @@ def check(config: ConfigOption = None) -> None:
 
 @config.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="The file to write; one that is there is left alone.")] = Path(
-        CONFIG_FILE
-    ),
+    file: Annotated[Path, typer.Argument(help="The file to write, if it is not there.")] = HERE,
 ) -> None:
     """Write a file with every setting, its default and what it is for, to begin with."""
     try:
