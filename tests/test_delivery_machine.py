@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import func, select
 
 from harness import ACK, APP, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_CHAT, Client, Harness, Received
-from history import History, Room, Target, User
+from history.judge import judge
+from history.record import History, Room, Target, User
 from memory_database import MemoryStore
 from qiyu.drivers.messages import read_pages
 from qiyu.model import Instant
@@ -329,7 +330,7 @@ class Delivering(RuleBasedStateMachine):
         self._wait(RETRY_SECONDS)
         self._wait(RETRY_SECONDS)
         self._drain()
-        faults = self.history.judge(retry_seconds=RETRY_SECONDS if self.prompt else 0.0)
+        faults = judge(self.history, retry_seconds=RETRY_SECONDS if self.prompt else 0.0)
         assert faults == [], self.history.to_jsonl()
         self._nothing_is_left()
 

@@ -15,7 +15,7 @@ import trio
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from crash.server import ServerProcess
-from history import History, Room, Target, User
+from history.record import History, Room, Target, User
 from raw_clients import (
     ACK,
     BIZ,

@@ -15,7 +15,8 @@ import trio
 from crash.databases import Database, create
 from crash.people import LOST, Connection, Manners, Person
 from crash.server import ServerProcess, StartFailed
-from history import Fault, History
+from history.judge import Fault, judge
+from history.record import History
 
 FIRST_USER: Final = 10_001
 STARTS: Final = 5
@@ -126,7 +127,7 @@ class Run:
             background.cancel_scope.cancel()
         result.complaints += [f"the server wrote: {line}" for line in self._server.complaints()[:20]]
         self._say("judging")
-        result.faults = result.history.judge(retry_seconds=RETRY_SECONDS, drained=not settling.cancelled_caught)
+        result.faults = judge(result.history, retry_seconds=RETRY_SECONDS, drained=not settling.cancelled_caught)
         return result
 
     # The server, and what happens to it
