@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from memory_database import MemoryStore
 from qiyu.app import build_node
@@ -21,7 +21,6 @@ from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session, Table
-from qiyu.storage.database import Database
 
 SECRET = "the secret of the tests"
 APP = 10_001
@@ -33,9 +32,6 @@ SEND_BYTES = 256 * 1024
 
 MASK = bytes([0x37, 0xFA, 0x21, 0x3D])  # the one of RFC 6455, section 5.7
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
-
-
-NO_DATABASE = cast("Database", None)  # any room may be entered, so nothing here is asked of one
 
 
 class Received(NamedTuple):
@@ -307,7 +303,7 @@ class Harness:
         self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
         self.store = store or MemoryStore(self.settings.messages.inbox)
         self.stores_at_once = True
-        self.node = build_node(self.settings, SECRET, NO_DATABASE, self.store.largest_msg_id())
+        self.node = build_node(self.settings, SECRET, self.store.largest_msg_id())
         self.dispatcher = Dispatcher(self.node)
         self.metrics = self.node.metrics
         self.now = Instant(1_000.0, 1_750_000_000_000)
@@ -397,8 +393,12 @@ def assert_nothing_waits(harness: Harness) -> None:
     assert not log.failing
     assert (len(log), log._bytes, log._pending, log._acks, log.settled) == (0, 0, {}, {}, log.enqueued)
     assert inbox._new == inbox._reading == {}
-    assert all(session.replay is not None for session in inbox._sending if not session.ended)
-    assert (catch_up._wanted, catch_up._entries) == ({}, 0)
+    assert set(inbox._replays) == set(inbox._sending) == set(inbox._deferral._newer)
+    assert all(node.hub.find(session.app_id, session.user_id) is session for session in inbox._replays)
+    assert inbox._deferral._overrun <= set(inbox._replays)
+    for lookups in (catch_up.lookups, node.entering.lookups):
+        assert (lookups._waiting, len(lookups)) == ({}, 0)
+    assert catch_up._wanted == {}
     assert {session.waiting for session in node.hub} <= {0}
     assert {ring.waiting for ring in node.rings._rings.values()} <= {0}
     recent = node.rings
@@ -416,7 +416,8 @@ def assert_nothing_is_left(harness: Harness) -> None:
     assert_nothing_waits(harness)
     assert harness.node.in_flight.deliveries == 0
     assert len(harness.node.redelivery) == 0
-    assert harness.node.replays._sending == {}
+    assert harness.node.replays._replays == {}
+    assert harness.node.replays._deferral._replayed == {}
     assert len(harness.node.hub) == 0
 
 

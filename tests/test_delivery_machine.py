@@ -355,7 +355,7 @@ class Delivering(RuleBasedStateMachine):
         assert [connection.user for connection in sorted(self.connections, key=lambda each: each.user)] == list(USERS)
         for connection in self.connections:
             session = connection.peer.session
-            assert (session.waiting, session.held, session.replay) == (0, None, None)
+            assert (session.waiting, session.held, node.replays.is_replaying(session)) == (0, None, False)
             assert connection.entries == []
         assert (node.replays._new, node.replays._reading, node.replays._sending) == ({}, {}, {})
         assert all(ring.waiting == 0 for ring in node.rings._rings.values())
@@ -655,7 +655,7 @@ class DeliveringInLittleRoom(Delivering):
         "qiyu.services.replay.PAGE_MESSAGES": 2,
         "qiyu.services.replay.PACE_BYTES": 700,
         "qiyu.services.replay.CHECKED_AT_ONCE": 2,
-        "qiyu.services.delivery.DEFERRED_MESSAGES": 2,
+        "qiyu.services.deferral.DEFERRED_MESSAGES": 2,
     }
 
 

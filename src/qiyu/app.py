@@ -23,6 +23,7 @@ from qiyu.drivers.messages import MessageStore, Retention
 from qiyu.drivers.poller import Poller
 from qiyu.errors import StartupError
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
 from qiyu.living.rooms import LivingRooms
@@ -36,7 +37,9 @@ from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
+from qiyu.services.deferral import Deferral
 from qiyu.services.delivery import Delivery
+from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
 from qiyu.services.redelivery import Redelivery, RetryRules
@@ -63,6 +66,7 @@ class App:
     dispatcher: Dispatcher
     poller: Poller
     messages: MessageStore
+    living_rooms: LivingRooms
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
     """By `tcp`, `ws` and `http`."""
@@ -71,7 +75,7 @@ class App:
     """What the log says of it at the start: where the settings and the data are."""
 
 
-def build_app(settings: Settings, node: Node, database: Database) -> App:
+def build_app(settings: Settings, node: Node, database: Database, living_rooms: LivingRooms) -> App:
     """Everything around the core. Raises `StartupError` where an address cannot be listened on."""
     sockets = _bind_all(settings)
     dispatcher = Dispatcher(node)
@@ -81,7 +85,8 @@ def build_app(settings: Settings, node: Node, database: Database) -> App:
         dispatcher=dispatcher,
         poller=poller,
         messages=MessageStore(dispatcher, poller, database, _retention(settings), read_clock),
-        web=make_app(_web_context(settings, node, database, sockets)),
+        living_rooms=living_rooms,
+        web=make_app(_web_context(settings, node, database, living_rooms, sockets)),
         sockets=sockets,
         listeners=list(_listeners(settings, sockets, poller, node.metrics)),
         about={"settings": ", ".join(settings.files) or "defaults and environment", "database": database.address},
@@ -93,8 +98,8 @@ def outbox_limits(settings: Settings) -> OutboxLimits:
     return OutboxLimits(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
 
 
-def build_node(settings: Settings, secret: str, database: Database, largest_msg_id: int = 0) -> Node:
-    """Everything that does not wait, and the living rooms. All msgIds will be above `largest_msg_id`."""
+def build_node(settings: Settings, secret: str, largest_msg_id: int = 0) -> Node:
+    """Everything that does not wait. All msgIds will be above `largest_msg_id`."""
     limits = settings.limits
     ack = settings.ack
     metrics = Metrics()
@@ -103,25 +108,30 @@ def build_node(settings: Settings, secret: str, database: Database, largest_msg_
     router = Router(outbox_limits(settings), in_flight, metrics)
     redelivery = Redelivery(router, in_flight, RetryRules(ack.retry_seconds, ack.attempts, ack.deliveries), metrics)
     rings = Rings(hub, settings.messages.recent_bytes)
-    delivery = Delivery(hub, router, redelivery, rings)
-    log = MessageQueue(delivery, settings.messages.queue, metrics)
-    replays = Replays(delivery, log, metrics)
+    deferral = Deferral()
+    delivery = Delivery(hub, router, redelivery, rings, deferral)
+    queue = MessageQueue(delivery, settings.messages.queue, metrics)
+    replays = Replays(delivery, deferral, queue, metrics)
     msg_ids = MsgIds(settings.instance.number)
     msg_ids.start_above(largest_msg_id)
     rules = SessionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
     living = settings.living
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
+    directory = RoomDirectory(hub, events, require_open_room=living.require_open_room)
+    sessions = Sessions(hub, in_flight, events, replays, rules, metrics)
+    catch_up = CatchUp(rings, delivery, queue, msg_ids, outbox_limits(settings), metrics)
     return Node(
         hub=hub,
         in_flight=in_flight,
-        sessions=Sessions(hub, in_flight, events, replays, rules, metrics),
-        chat=Chat(log, rings, msg_ids, limits.content_chars, metrics),
-        message_queue=log,
+        sessions=sessions,
+        chat=Chat(queue, rings, msg_ids, limits.content_chars, metrics),
+        message_queue=queue,
         replays=replays,
-        catch_up=CatchUp(rings, delivery, log, msg_ids, outbox_limits(settings), metrics),
+        catch_up=catch_up,
+        entering=Entering(sessions, directory, catch_up),
         rings=rings,
         redelivery=redelivery,
-        living_rooms=LivingRooms(database, hub, events, require_open_room=living.require_open_room),
+        room_directory=directory,
         room_events=events,
         tokens=Tokens(secret, settings.auth.token_seconds),
         metrics=metrics,
@@ -130,12 +140,17 @@ def build_node(settings: Settings, secret: str, database: Database, largest_msg_
 
 
 def _web_context(
-    settings: Settings, node: Node, database: Database, sockets: dict[str, list[socket.socket]]
+    settings: Settings,
+    node: Node,
+    database: Database,
+    living_rooms: LivingRooms,
+    sockets: dict[str, list[socket.socket]],
 ) -> WebContext:
     http = settings.http
     return WebContext(
         accounts=Accounts(database, Passwords(_few_threads()), AccountRules(session_days=http.session_days)),
-        living_rooms=node.living_rooms,
+        living_rooms=living_rooms,
+        room_directory=node.room_directory,
         history=History(database, node.hub, _retention(settings).history_ms),
         tokens=node.tokens,
         hub=node.hub,

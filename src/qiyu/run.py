@@ -18,6 +18,7 @@ from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.listener import address_of
 from qiyu.drivers.living import run_living_rooms, store_last_counts
+from qiyu.living.rooms import LivingRooms
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.messages import largest_msg_id
 from qiyu.storage.migrate import upgrade
@@ -50,9 +51,10 @@ async def serve(
         before, after = await upgrade(database)
         if before != after:
             log.info("brought the database up to date", before=before, after=after)
-        node = build_node(settings, secret, database, await database.read(largest_msg_id))
-        await node.living_rooms.refresh(read_clock())
-        await _run(build_app(settings, node, database), stops, announce, task_status=task_status)
+        node = build_node(settings, secret, await database.read(largest_msg_id))
+        living_rooms = LivingRooms(database, node.room_directory)
+        await living_rooms.refresh(read_clock())
+        await _run(build_app(settings, node, database, living_rooms), stops, announce, task_status=task_status)
     log.info("stopped")
 
 
@@ -63,14 +65,13 @@ async def _run(
     *,
     task_status: trio.TaskStatus[dict[str, str]],
 ) -> None:
-    node = app.node
     addresses = {name: address_of(bound[0]) for name, bound in app.sockets.items()}
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.poller.run)
         nursery.start_soon(run_clock, app.poller, app.dispatcher)
         nursery.start_soon(app.messages.run)
-        nursery.start_soon(run_living_rooms, node.living_rooms, app.dispatcher, app.poller, read_clock)
+        nursery.start_soon(run_living_rooms, app.living_rooms, app.dispatcher, app.poller, read_clock)
         http_ended = trio.Event()
 
         async def run_web(task_status: trio.TaskStatus[object]) -> None:
@@ -94,7 +95,7 @@ async def _run(
             await http_ended.wait()
         await _flush(app)
         nursery.cancel_scope.cancel()
-    await store_last_counts(node.living_rooms)
+    await store_last_counts(app.living_rooms)
 
 
 def _more(bound: list[socket.socket]) -> str:

@@ -11,7 +11,7 @@ from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
 from sqlalchemy import select
 
-from qiyu.accounts.accounts import DAY_MS, VIP, AccountRules, Accounts
+from qiyu.accounts.accounts import DAY_MS, AccountRules, Accounts
 from qiyu.accounts.passwords import Passwords, Verdict
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.model import Instant
@@ -19,6 +19,7 @@ from qiyu.storage import users
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.migrate import upgrade
 from qiyu.storage.tables import t_user_session
+from qiyu.storage.users import VIP
 
 T = TypeVar("T")
 

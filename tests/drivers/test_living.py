@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import pytest
 import trio
@@ -12,7 +12,6 @@ from trio.testing import MockClock
 from harness import Harness
 from qiyu.drivers.living import LOOK_UP_SECONDS, run_living_rooms
 from qiyu.errors import DatabaseUnavailable
-from qiyu.living.rooms import Waiting
 from qiyu.model import Instant
 
 
@@ -23,8 +22,6 @@ class FakeRooms:
         self.failure: Exception | None = None
         self.hangs = False
         self.refreshed = self.stored = 0
-        self.waiting: Waiting = {}
-        self.wake: Callable[[], None] = lambda: None
 
     async def _do(self) -> None:
         if self.hangs:
@@ -39,10 +36,6 @@ class FakeRooms:
     async def store_counts(self) -> None:
         await self._do()
         self.stored += 1
-
-    def take_waiting(self) -> Waiting:
-        waiting, self.waiting = self.waiting, {}
-        return waiting
 
     async def find_open(self, room_ids: Collection[int], _now: Instant) -> Collection[int]:
         await self._do()
@@ -59,10 +52,10 @@ class FakePoller:
 
 @pytest.mark.parametrize("failure", [DatabaseUnavailable("gone"), RuntimeError("a bug")])
 async def test_a_failure_is_told_once_and_tried_again(failure: Exception, autojump_clock: MockClock) -> None:
-    rooms = FakeRooms()
+    rooms, dispatcher = FakeRooms(), Harness().dispatcher
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_living_rooms, rooms, None, None, lambda: Instant(0, 0))  # type: ignore[arg-type]
+            nursery.start_soon(run_living_rooms, rooms, dispatcher, None, lambda: Instant(0, 0))  # type: ignore[arg-type]
             await trio.sleep(3.5)
             assert rooms.refreshed == 3
             rooms.failure = failure
@@ -94,8 +87,7 @@ async def test_whoever_waits_is_told_in_time(how: str, autojump_clock: MockClock
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_living_rooms, rooms, harness.dispatcher, FakePoller, clock)  # type: ignore[arg-type]
             await trio.testing.wait_all_tasks_blocked()
-            rooms.waiting = {7: [(session, lambda is_open, _now: told.append(is_open))]}
-            rooms.wake()
+            harness.node.entering.lookups.add(7, session, lambda is_open, _now: told.append(is_open))
             await trio.sleep(LOOK_UP_SECONDS + 0.1)
             nursery.cancel_scope.cancel()
     assert told == [True if how == "works" else None]

@@ -26,7 +26,6 @@ from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.session import Session
 from qiyu.services.tokens import Tokens
-from qiyu.storage.database import Database
 from raw_clients import ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, body_of, frame
 from servers import SECRET
 
@@ -38,7 +37,7 @@ class Bench:
 
     def __init__(self, source: EventSource) -> None:
         self.now = START
-        self.node = build_node(Settings(), SECRET, cast("Database", None))
+        self.node = build_node(Settings(), SECRET)
         self.dispatcher = Dispatcher(self.node)
         self.poller = Poller(self.dispatcher, source, lambda: self.now, OutboxLimits(0, 0))
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import trio
 
-from qiyu.accounts.accounts import VIP
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.living_rooms import find_record
-from qiyu.storage.users import add_tag
+from qiyu.storage.users import VIP, add_tag
 from raw_clients import BIZ, DIRECT, ERROR, LIKE, ROOM, RawTcpClient, RawWsClient
 from servers import RunningServer, Start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from harness import APP, BIZ, ERROR, HEARTBEAT, LOGIN, ROOM, Harness, error_of
 from qiyu.app import build_node
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.handlers.dispatch import HELD_PACKETS, Dispatcher
-from qiyu.living import rooms
-from qiyu.living.rooms import ABSENT_SECONDS, CACHED_SECONDS, LivingRooms, RoomType
+from qiyu.living.directory import ABSENT_SECONDS, CACHED_SECONDS, RoomType
+from qiyu.living.rooms import LivingRooms
+from qiyu.services import lookups
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.living_rooms import close_room, find_record, find_room, start_room, update_counts
 from qiyu.storage.migrate import upgrade
+from qiyu.storage.users import VIP, User
 
 ANCHOR = 10_001
+
+
+def vip(user_id: int) -> User:
+    """Somebody who may go live."""
+    return User(user_id, "ann", "Ann", "/ann.png", "", frozenset({VIP}))
 
 
 class Town(Harness):
@@ -29,16 +37,17 @@ class Town(Harness):
     def __init__(self, database: Database) -> None:
         super().__init__(living={"require_open_room": True, "events": True})
         self.database = database
-        self.node = build_node(self.settings, "the secret of the tests", database)
+        self.node = build_node(self.settings, "the secret of the tests")
         self.dispatcher = Dispatcher(self.node)
-        self.rooms: LivingRooms = self.node.living_rooms
+        self.directory = self.node.room_directory
+        self.rooms = LivingRooms(database, self.directory)
 
     async def start(self, anchor_id: int = ANCHOR, type_: int = 1) -> int:
-        return (await self.rooms.start(anchor_id, type_, "a room", "a.png", self.now)).id
+        return (await self.rooms.start(vip(anchor_id), type_, self.now, room_name="a room", covert_img="a.png")).id
 
     async def answer_waiting(self) -> None:
         """What the driver does when sessions wait to learn whether a room is open."""
-        waiting = self.rooms.take_waiting()
+        waiting = self.node.entering.lookups.take_all()
         try:
             open_ids = await self.rooms.find_open(waiting, self.now)
         except DatabaseUnavailable:
@@ -64,10 +73,10 @@ async def test_a_started_room_is_listed_found_and_entered_at_once(town: Town) ->
     room_id = await town.start()
     viewer = town.log_in(10_002, room=room_id)
     viewer.send(BIZ, bizCode=5558, data={"roomId": room_id, "count": 3})
-    (listed,), has_next = town.rooms.page(1, 1, 10)
+    (listed,), has_next = town.directory.page(1, 1, 10)
     assert (listed.id, listed.anchor_id, listed.watch_num, listed.good_num, has_next) == (room_id, ANCHOR, 1, 3, False)
     assert await town.rooms.find(room_id, town.now) == listed
-    assert town.rooms.page(2, 1, 10) == ([], False)
+    assert town.directory.page(2, 1, 10) == ([], False)
     assert await town.start() == room_id  # who is live and starts again gets the same room
 
 
@@ -77,7 +86,7 @@ async def test_pages_are_newest_first(town: Town) -> None:
         town.advance(1)
         started.append(await town.start(ANCHOR + anchor))
     await town.rooms.refresh(town.now)
-    pages = [town.rooms.page(1, page, 2) for page in (1, 2, 3, 4)]
+    pages = [town.directory.page(1, page, 2) for page in (1, 2, 3, 4)]
     assert [[room.id for room in rooms] for rooms, _ in pages] == [started[:2:-1], started[2:0:-1], started[:1], []]
     assert [has_next for _, has_next in pages] == [True, True, False, False]
 
@@ -92,7 +101,7 @@ async def test_two_starts_at_once_give_one_room(town: Town) -> None:
         for _ in range(10):
             nursery.start_soon(start)
     assert len(set(ids)) == 1
-    assert len(town.rooms.page(1, 1, 10)[0]) == 1
+    assert len(town.directory.page(1, 1, 10)[0]) == 1
 
 
 async def test_closing_moves_it_to_the_record_and_sends_everybody_out(town: Town) -> None:
@@ -111,7 +120,7 @@ async def test_closing_moves_it_to_the_record_and_sends_everybody_out(town: Town
     record = await town.database.read(find_record, room_id)
     assert record is not None
     assert (record.end_time - record.start_time, record.watch_num, record.good_num) == (5000, 1, 7)
-    assert town.rooms.page(1, 1, 10) == ([], False)
+    assert town.directory.page(1, 1, 10) == ([], False)
     assert await town.rooms.find(room_id, town.now) is None
     with pytest.raises(CallRefused) as refused:
         await town.rooms.close(ANCHOR, room_id, town.now)
@@ -190,7 +199,7 @@ async def test_who_ends_while_it_waits_is_passed_over(town: Town) -> None:
 
 
 async def test_what_waits_is_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "WAITING_ENTRIES", 1)
+    monkeypatch.setattr(lookups, "WAITING_SESSIONS", 1)
     one, two = town.log_in(10_002), town.log_in(10_003)
     one.send(ROOM, data={"roomId": 5})
     assert error_of(two.answer(ROOM, data={"roomId": 6})) == 503
@@ -238,20 +247,20 @@ async def test_a_read_that_began_before_a_close_does_not_bring_the_room_back(
 
     monkeypatch.setattr(town.database, "read", slow_read)
     await town.rooms.refresh(town.now)
-    assert town.rooms.is_open(APP, room_id, town.now) is False
-    assert town.rooms.page(1, 1, 10) == ([], False)
+    assert town.directory.is_open(APP, room_id, town.now) is False
+    assert town.directory.page(1, 1, 10) == ([], False)
 
 
 async def test_what_another_instance_does_shows_with_the_next_reading(town: Town) -> None:
     room, _ = await town.elsewhere(start_room, anchor_id=ANCHOR, type_=2, room_name="r", covert_img="")
-    assert town.rooms.page(2, 1, 10) == ([], False)
+    assert town.directory.page(2, 1, 10) == ([], False)
     await town.rooms.refresh(town.now)
-    assert [listed.id for listed in town.rooms.page(2, 1, 10)[0]] == [room.id]
+    assert [listed.id for listed in town.directory.page(2, 1, 10)[0]] == [room.id]
     viewer = town.log_in(10_002, room=room.id)
     await town.elsewhere(close_room, room_id=room.id, anchor_id=ANCHOR, watch_num=0, good_num=0)
     await town.rooms.refresh(town.now)
     assert viewer.receive()[-1].data["event"] == "closed"
-    assert town.rooms.is_open(APP, room.id, town.now) is False
+    assert town.directory.is_open(APP, room.id, town.now) is False
 
 
 async def test_likes_go_on_from_what_was_stored(town: Town) -> None:
@@ -263,20 +272,20 @@ async def test_likes_go_on_from_what_was_stored(town: Town) -> None:
     await again.rooms.refresh(again.now)
     viewer = again.log_in(10_002, room=room_id)
     viewer.send(BIZ, bizCode=5558, data={"roomId": room_id, "count": 1})
-    assert again.rooms.page(RoomType.NORMAL.value, 1, 10)[0][0].good_num == 51
+    assert again.directory.page(RoomType.NORMAL.value, 1, 10)[0][0].good_num == 51
 
 
-async def test_what_is_remembered_is_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "CACHED_ROOMS", 10)
-    for room_id in range(1, 31):
-        assert await town.rooms.find(room_id, town.now) is None
-    assert "cached=10" in repr(town.rooms)
+async def test_only_a_vip_goes_live(town: Town) -> None:
+    nobody = replace(vip(ANCHOR), tags=frozenset())
+    with pytest.raises(CallRefused) as refused:
+        await town.rooms.start(nobody, 1, town.now)
+    assert (refused.value.code, refused.value.reason) == (403, "only a VIP may go live")
+    assert town.directory.page(1, 1, 10) == ([], False)
 
 
-async def test_living_rooms_are_those_of_one_app(town: Town) -> None:
-    room_id = await town.start()
-    assert town.rooms.is_open(APP, room_id, town.now) is True
-    assert town.rooms.is_open(APP + 1, room_id, town.now) is False
+async def test_a_room_without_a_name_and_a_picture_has_those_of_its_anchor(town: Town) -> None:
+    room = await town.rooms.start(vip(ANCHOR), 1, town.now)
+    assert (room.room_name, room.covert_img) == (f"主播-{ANCHOR}的直播间", "/ann.png")
 
 
 async def test_starting_again_changes_nothing(town: Town) -> None:
@@ -284,7 +293,7 @@ async def test_starting_again_changes_nothing(town: Town) -> None:
     town.advance(1)
     second = await town.start(ANCHOR + 1)
     assert await town.start(ANCHOR) == first
-    assert [room.id for room in town.rooms.page(1, 1, 10)[0]] == [second, first]
+    assert [room.id for room in town.directory.page(1, 1, 10)[0]] == [second, first]
 
 
 async def test_closing_a_room_that_memory_does_not_know_keeps_its_likes(town: Town) -> None:
@@ -342,5 +351,5 @@ async def test_a_start_that_meets_a_close_does_not_bring_the_old_room_back(
     monkeypatch.setattr(town.database, "run", slow_run)
     new = await town.start()
     assert new != old
-    assert [room.id for room in town.rooms.page(1, 1, 10)[0]] == [new]
-    assert town.rooms.is_open(APP, old, town.now) is False
+    assert [room.id for room in town.directory.page(1, 1, 10)[0]] == [new]
+    assert town.directory.is_open(APP, old, town.now) is False

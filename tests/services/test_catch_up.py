@@ -21,7 +21,7 @@ from harness import (
     refusal,
 )
 from memory_database import MemoryStore
-from qiyu.services import catch_up, rings
+from qiyu.services import catch_up, lookups, rings
 
 SENDER, READER = 10_001, 10_002
 _users = count(20_000)
@@ -286,7 +286,7 @@ def test_a_room_that_is_closed_during_the_wait(town: Town, monkeypatch: pytest.M
     reader = town.harness.log_in(READER, room=8)
     town.harness.stores_at_once = False
     reader.send(ROOM, data={"roomId": 7, "afterMsgId": ids[0]}, clientMsgId="c-1")
-    monkeypatch.setattr(type(town.harness.node.living_rooms), "is_open", lambda *_: False)
+    monkeypatch.setattr(type(town.harness.node.room_directory), "is_open", lambda *_: False)
     town.harness.settle()
     (refused,) = reader.receive()
     assert (error_of(refused), refused.body["clientMsgId"]) == (404, "c-1")
@@ -295,7 +295,7 @@ def test_a_room_that_is_closed_during_the_wait(town: Town, monkeypatch: pytest.M
 
 
 def test_too_many_that_wait(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catch_up, "WAITING_ENTRIES", 2)
+    monkeypatch.setattr(lookups, "WAITING_SESSIONS", 2)
     ids = town.say(1)
     town = town.restarted()
     readers = [town.reader() for _ in range(3)]

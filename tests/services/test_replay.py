@@ -15,7 +15,7 @@ from harness import (
     ids_of,
     in_flight_of,
 )
-from qiyu.services import delivery, replay
+from qiyu.services import deferral, replay
 from qiyu.services.replay import PAGE_MESSAGES
 
 ALICE, BOB = 10_001, 10_002
@@ -56,7 +56,7 @@ def test_it_comes_oldest_first_however_many_pages_it_has(harness: Harness, numbe
     assert [packet.data["content"] for packet in received] == [str(n) for n in range(number)]
     assert {packet.body["bizCode"] for packet in received} <= {DIRECT}
     assert list(in_flight_of(bob.session)) == ids_of(received)
-    assert bob.session.replay is None
+    assert not harness.node.replays.is_replaying(bob.session)
     assert harness.metrics.inbox_replayed == number
     bob.acknowledge(*ids_of(received))
     assert inbox_of_bob(harness) == []
@@ -90,7 +90,7 @@ def test_it_comes_before_newer_ones_that_arrive_meanwhile(harness: Harness) -> N
     write_to_bob(harness, "newer 3")
     harness.settle()
     assert bob.contents() == [*(str(n) for n in range(100, 150)), "newer 1", "newer 2", "newer 3"]
-    assert bob.session.replay is None
+    assert not harness.node.replays.is_replaying(bob.session)
 
 
 def test_it_is_live_in_the_step_in_which_nothing_more_is_found(harness: Harness) -> None:
@@ -164,7 +164,7 @@ def test_what_is_committed_and_read_before_it_is_delivered_comes_once(harness: H
 
 
 def test_more_than_is_put_aside_is_read_again(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "DEFERRED_MESSAGES", 3)
+    monkeypatch.setattr(deferral, "DEFERRED_MESSAGES", 3)
     write_to_bob(harness, "old")
     harness.stores_at_once = False
     bob = harness.log_in(BOB)
@@ -172,11 +172,11 @@ def test_more_than_is_put_aside_is_read_again(harness: Harness, monkeypatch: pyt
     write_to_bob(harness, *range(10))
     harness.settle()
     assert bob.contents() == ["old", *(str(n) for n in range(10))]
-    assert bob.session.replay is None
+    assert not harness.node.replays.is_replaying(bob.session)
 
 
 def test_and_again_while_they_go_on_coming(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "DEFERRED_MESSAGES", 3)
+    monkeypatch.setattr(deferral, "DEFERRED_MESSAGES", 3)
     harness.stores_at_once = False
     bob = harness.log_in(BOB)
     written = 0
@@ -202,7 +202,7 @@ def test_a_peer_that_does_not_read_is_paced(harness: Harness, monkeypatch: pytes
         assert 2000 <= bob.outbox.size == before < 3000  # it gets no more until it has read
         write_to_bob(harness, f"newer {len(seen)}")
         seen += bob.contents()
-    while bob.session.replay is not None:
+    while harness.node.replays.is_replaying(bob.session):
         harness.advance(0.25)
         harness.settle()
         seen += bob.contents()
@@ -256,7 +256,7 @@ def test_a_session_that_ends_in_the_middle_leaves_nothing_behind(
         newer = harness.log_in(BOB)
         harness.write()
         seen: list[str] = []
-        while newer.session.replay is not None:
+        while harness.node.replays.is_replaying(newer.session):
             harness.advance(0.01)
             harness.settle()
             seen += newer.contents()
@@ -266,7 +266,7 @@ def test_a_session_that_ends_in_the_middle_leaves_nothing_behind(
     harness.settle()
     harness.advance(0.25)
     assert (node.replays._new, node.replays._reading, node.replays._sending) == ({}, {}, {})
-    assert bob.session.replay is None
+    assert not harness.node.replays.is_replaying(bob.session)
     assert in_flight_of(bob.session) == {}
     if when != "another login":
         assert node.in_flight.deliveries == 0
@@ -281,7 +281,7 @@ def test_only_so_many_are_asked_for_at_once(harness: Harness, monkeypatch: pytes
     assert [len(harness.node.replays.take_new()) for _ in range(4)] == [2, 2, 1, 0]
     harness.node.replays.put_back([peer.session for peer in peers])
     harness.settle()
-    assert all(peer.session.replay is None for peer in peers)
+    assert not any(harness.node.replays.is_replaying(peer.session) for peer in peers)
 
 
 def test_sessions_have_their_pages_in_turn(harness: Harness) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import trio
 from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
 from werkzeug.datastructures import Headers
 
-from qiyu.accounts.accounts import VIP, AccountRules, Accounts
+from qiyu.accounts.accounts import AccountRules, Accounts
 from qiyu.accounts.passwords import Passwords
+from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
 from qiyu.living.rooms import LivingRooms
@@ -25,6 +26,7 @@ from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.router import Router
 from qiyu.services.tokens import Tokens
 from qiyu.storage.database import Database
+from qiyu.storage.users import VIP
 from qiyu.web.app import make_app
 from qiyu.web.context import WebContext
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 HOST = "live.example.com"
 PASSWORD = "correct horse"
+NO_DATABASE: Final = cast("Database", None)
+"""For a test whose calls ask nothing of one."""
 
 
 async def at_once(work: Callable[[], T]) -> T:
@@ -79,11 +83,13 @@ class Site:
         metrics = Metrics()
         router = Router(OutboxLimits(2**20, 2**22), InFlight(1024, metrics), metrics)
         events = RoomEvents(self.hub, router, deliveries=0, send_events=False)
+        directory = RoomDirectory(self.hub, events, require_open_room=True)
         self.tokens = Tokens("a secret for tests alone", 300)
         self.accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), rules)
         self.context = WebContext(
             accounts=self.accounts,
-            living_rooms=LivingRooms(database, self.hub, events, require_open_room=True),
+            living_rooms=LivingRooms(database, directory),
+            room_directory=directory,
             history=History(database, self.hub, history_ms),
             tokens=self.tokens,
             hub=self.hub,

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart import Response
 
-from harness import NO_DATABASE
 from qiyu.storage.database import Database
 from qiyu.web.address import client_address, is_secure
-from web.sites import Site
+from web.sites import NO_DATABASE, Site
 
 PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8:ffff::/48"))
 

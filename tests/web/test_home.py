@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from qiyu.accounts.accounts import DAY_MS, VIP
+from qiyu.accounts.accounts import DAY_MS
+from qiyu.storage.users import VIP
 from qiyu.web.images import DEFAULT_AVATAR
 from web.sites import Site, bearer
 

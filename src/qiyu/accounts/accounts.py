@@ -25,14 +25,10 @@ from qiyu.model import Instant
 from qiyu.storage import users
 from qiyu.storage.database import Database
 from qiyu.storage.errors import NameTaken
-from qiyu.storage.users import User
+from qiyu.storage.users import TAGS, User
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-VIP: Final = "vip"
-"""The tag of who may go live."""
-TAGS: Final = frozenset({VIP})
 
 DAY_MS: Final = 86_400_000
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")

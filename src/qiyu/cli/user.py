@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qiyu.accounts.accounts import TAGS, VIP, Accounts
+from qiyu.accounts.accounts import Accounts
 from qiyu.accounts.passwords import Passwords
 from qiyu.cli.options import ConfigOption
 from qiyu.config import Settings, load_settings
@@ -23,7 +23,7 @@ from qiyu.errors import CallRefused, DatabaseTooNew, DatabaseUnavailable
 from qiyu.logs import configure_logging
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.migrate import upgrade
-from qiyu.storage.users import User, list_users
+from qiyu.storage.users import TAGS, VIP, User, list_users
 
 T = TypeVar("T")
 

@@ -56,11 +56,12 @@ async def _answer_lookups(
     def wake() -> None:
         wanted.set()
 
-    living_rooms.wake = wake
+    lookups = dispatcher.node.entering.lookups
+    lookups.wake = wake
     while True:
         await wanted.wait()
         wanted = trio.Event()
-        waiting = living_rooms.take_waiting()
+        waiting = lookups.take_all()
         open_ids: Collection[int] | None = None  # not known
         with trio.move_on_after(LOOK_UP_SECONDS):
             open_ids = await _find_open(living_rooms, waiting, clock())

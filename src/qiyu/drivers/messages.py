@@ -87,7 +87,7 @@ class MessageStore:
         self._to_read = trio.Event()
         self._written = trio.Event()
         self._log.wake = self._wake_writer
-        self._inbox.wake = self._catch_up.wake = self._wake_reader
+        self._inbox.wake = self._catch_up.lookups.wake = self._wake_reader
 
     async def run(self) -> None:
         """Run until cancelled."""

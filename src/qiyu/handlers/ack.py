@@ -43,7 +43,7 @@ def _direct(node: Node, session: Session, msg_id: str) -> int:
         if publication.on_ack is None or not publication.on_ack():
             node.message_queue.acknowledged(session, int(msg_id))
         return 1
-    if (session.late_acks or session.replay is not None) and _can_be_one(msg_id):
+    if (session.late_acks or node.replays.is_replaying(session)) and _can_be_one(msg_id):
         node.message_queue.acknowledged(session, int(msg_id), is_certain=False)
     return 0
 

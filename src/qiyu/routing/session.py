@@ -31,26 +31,6 @@ class Room:
         return f"<Room {self.app_id}/{self.id} members={len(self.members)}>"
 
 
-class Replay:
-    """What one session has yet to get of its user's inbox (services/replay.py)."""
-
-    __slots__ = ("again", "barrier", "cursor", "deferred", "is_last", "rows")
-
-    def __init__(self, barrier: int) -> None:
-        self.barrier = barrier
-        """The inbox may be read once all messages and ACKs up to this number of the message log are settled."""
-        self.cursor = 0
-        """The last msgId that was read."""
-        self.rows: list[Publication] | None = None
-        """Read, and not sent yet: the newest first."""
-        self.deferred: dict[str, Publication] | None = None
-        """Newer messages, by msgId: they go after the inbox."""
-        self.is_last = False
-        """There is no further page."""
-        self.again = False
-        """There were more of them than are kept here: the inbox, which has them too, is to be read once more."""
-
-
 class Session:
     """From the accepted connection to its end. Not logged in while `user_id` is 0."""
 
@@ -66,8 +46,6 @@ class Session:
         "late_acks",
         "nickname",
         "outbox",
-        "replay",
-        "replayed",
         "room",
         "room_in_flight",
         "splice",
@@ -95,10 +73,6 @@ class Session:
         """None until something is; emptied ones are dropped again by the sweep."""
         self.late_acks = False
         """A direct message was taken off its table unacknowledged: an ACK of what is on none may be that one's."""
-        self.replay: Replay | None = None
-        """Its inbox on the way to it; None once it has all of it, and direct messages go straight to it."""
-        self.replayed = 0
-        """The last msgId that its inbox had: what is delivered late, up to that one, it has had from there."""
         self.waiting = 0
         """Messages of its own that wait to be stored; those that follow wait behind them."""
         self.held: list[Packet] | None = None

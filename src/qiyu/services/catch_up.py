@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
@@ -20,13 +20,11 @@ from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
 from qiyu.services.delivery import Delivery
+from qiyu.services.lookups import Entries, LookUps
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.replay import publication_of
 from qiyu.services.rings import CATCH_UP_MESSAGES, RING_MESSAGES, Ring, RingEntry, Rings
 from qiyu.storage.messages import Stored
-
-WAITING_ENTRIES: Final = 10_000
-"""The most sessions that wait for what they missed; further ones are told to try again."""
 
 RoomKey: TypeAlias = tuple[int, int]
 """App and room."""
@@ -46,11 +44,12 @@ class Wanted:
     """A room that is to be read."""
 
     barrier: int
-    """Once all messages and ACKs up to this number of the message log are settled."""
+    """Once all messages and ACKs up to this number of the message queue are settled."""
     ring: Ring
     floor: int
     """What comes after this msgId, the ring has."""
-    entries: list[tuple[Session, Loaded]] = field(default_factory=list)
+    entries: Entries[Loaded] = field(default_factory=list)
+    """Who waits for it: known once it is read."""
 
 
 class CatchUp:
@@ -58,26 +57,25 @@ class CatchUp:
 
     def __init__(
         self,
-        recent: Rings,
+        rings: Rings,
         delivery: Delivery,
-        log: MessageQueue,
+        queue: MessageQueue,
         msg_ids: MsgIds,
         limits: OutboxLimits,
         metrics: Metrics,
     ) -> None:
-        self._rings = recent
+        self._rings = rings
         self._delivery = delivery
-        self._log = log
+        self._queue = queue
         self._msg_ids = msg_ids
         self._max_bytes = limits.soft
         self._metrics = metrics
-        self._wanted: dict[RoomKey, Wanted] = {}
-        self._entries = 0
-        self.wake: Callable[[], None] = lambda: None
-        """Called when there is a room to read."""
+        self._wanted: dict[RoomKey, Wanted] = {}  # one for each room in `lookups`
+        self.lookups: LookUps[RoomKey, Loaded] = LookUps()
+        """Rooms of which memory does not know enough."""
 
     def __repr__(self) -> str:
-        return f"<CatchUp rooms={len(self._wanted)} entries={self._entries}>"
+        return f"<CatchUp {self.lookups!r}>"
 
     def knows(self, key: RoomKey, after: int) -> bool:
         """Whether memory has all that was said in the room after this msgId, or as much as reading would bring."""
@@ -86,16 +84,12 @@ class CatchUp:
 
     def look_up(self, key: RoomKey, session: Session, loaded: Loaded) -> bool:
         """Have the room read, and `loaded` called for the session then; False if too many wait."""
-        if self._entries >= WAITING_ENTRIES:
+        if not self.lookups.add(key, session, loaded):
             return False
-        wanted = self._wanted.get(key)
-        if wanted is None:
+        if key not in self._wanted:
             ring = self._rings.open(key, self._msg_ids.last)
             ring.is_wanted = True
-            wanted = self._wanted[key] = Wanted(self._log.enqueued, ring, ring.floor)
-        wanted.entries.append((session, loaded))
-        self._entries += 1
-        self.wake()
+            self._wanted[key] = Wanted(self._queue.enqueued, ring, ring.floor)
         return True
 
     def missed(self, session: Session, key: RoomKey, after: int) -> Missed:
@@ -125,20 +119,18 @@ class CatchUp:
 
     def take(self) -> dict[RoomKey, Wanted]:
         """The rooms that can be read now; they are not given again."""
-        settled = self._log.settled
+        settled = self._queue.settled
         ready = {key: wanted for key, wanted in self._wanted.items() if wanted.barrier <= settled}
         for key, wanted in ready.items():
             del self._wanted[key]
-            self._entries -= len(wanted.entries)
+            wanted.entries = self.lookups.take(key)
         return ready
 
-    def take_all(self) -> list[tuple[Session, Loaded]]:
+    def take_all(self) -> Entries[Loaded]:
         """All that wait, ready or not: the database does not answer, and they go on with what memory has."""
-        entries = [entry for wanted in self._wanted.values() for entry in wanted.entries]
         self.give_up(self._wanted)
         self._wanted.clear()
-        self._entries = 0
-        return entries
+        return [entry for entries in self.lookups.take_all().values() for entry in entries]
 
     def give_up(self, rooms: dict[RoomKey, Wanted]) -> None:
         """They were not read."""

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from qiyu.model import Instant
 from qiyu.routing.hub import Hub
 from qiyu.routing.publication import Publication
 from qiyu.routing.router import Router
-from qiyu.routing.session import Replay, Session
+from qiyu.routing.session import Session
+from qiyu.services.deferral import Deferral
 from qiyu.services.redelivery import Redelivery
 from qiyu.services.rings import Ring, RingEntry, Rings
-
-DEFERRED_MESSAGES: Final = 1_000
-"""The most newer messages that are kept for a session whose inbox is still on its way; beyond it, they are read again
-from the inbox."""
 
 
 class Delivery:
     """To the members of a room, or to one user."""
 
-    def __init__(self, hub: Hub, router: Router, redelivery: Redelivery, recent: Rings) -> None:
+    def __init__(self, hub: Hub, router: Router, redelivery: Redelivery, rings: Rings, deferral: Deferral) -> None:
         self._hub = hub
         self._router = router
         self._redelivery = redelivery
-        self._rings = recent
+        self._rings = rings
+        self._deferral = deferral
 
     def to_room(self, ring: Ring, msg_id: int, sender: int, publication: Publication, now: Instant) -> None:
         """To every member but the sender. `ring` is the room's."""
@@ -38,11 +35,7 @@ class Delivery:
     def to_user(self, app_id: int, user_id: int, publication: Publication, now: Instant) -> None:
         """To one user, if it is connected, and after what its inbox has."""
         session = self._hub.find(app_id, user_id)
-        if session is None:
-            return
-        if session.replay is not None:
-            _defer(session.replay, publication)
-        elif session.replayed < int(publication.msg_id):
+        if session is not None and self._deferral.admits(session, publication):
             self.to_session(session, (publication,), now)
 
     def to_session(self, session: Session, publications: Sequence[Publication], now: Instant) -> None:
@@ -50,13 +43,3 @@ class Delivery:
         sent = [publication.msg_id for publication in publications if self._router.to_session(session, publication)]
         if sent:
             self._redelivery.sent_to(session, tuple(sent), now)
-
-
-def _defer(replay: Replay, publication: Publication) -> None:
-    if replay.deferred is None:
-        replay.deferred = {}
-    if len(replay.deferred) < DEFERRED_MESSAGES:
-        replay.deferred[publication.msg_id] = publication
-    else:
-        replay.deferred.clear()
-        replay.again = True

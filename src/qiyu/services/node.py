@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
-from qiyu.living.rooms import LivingRooms
 from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
+from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.redelivery import Redelivery
 from qiyu.services.replay import Replays
@@ -30,9 +31,10 @@ class Node:
     message_queue: MessageQueue
     replays: Replays
     catch_up: CatchUp
+    entering: Entering
     rings: Rings
     redelivery: Redelivery
-    living_rooms: LivingRooms
+    room_directory: RoomDirectory
     room_events: RoomEvents
     tokens: Tokens
     metrics: Metrics

@@ -1,6 +1,6 @@
 """The inbox of a user who logs in: what it has not acknowledged, oldest first, before anything newer.
 
-From its login on a session is replaying: direct messages for it are put aside (services/delivery.py). Its inbox is
+From its login on a session is replaying: direct messages for it are put aside (services/deferral.py). Its inbox is
 read in pages, once every message and every ACK accepted before the login is stored; each page goes out as far as the
 peer reads. Behind a page that is not full follows what was put aside, and in that same step the session turns live:
 what is stored after such a page was read is delivered after it, too. So nothing is skipped, what comes twice is sent
@@ -17,7 +17,8 @@ from typing import Final
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.publication import Publication
-from qiyu.routing.session import Replay, Session
+from qiyu.routing.session import Session
+from qiyu.services.deferral import Deferral
 from qiyu.services.delivery import Delivery
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.messages import Stored
@@ -28,13 +29,31 @@ PACE_BYTES: Final = 128 * 1024
 CHECKED_AT_ONCE: Final = 500
 
 
-class Replays:
-    """The replays of this instance."""
+class Replay:
+    """What one session has yet to get of its user's inbox."""
 
-    def __init__(self, delivery: Delivery, log: MessageQueue, metrics: Metrics) -> None:
+    __slots__ = ("barrier", "cursor", "is_last", "rows")
+
+    def __init__(self, barrier: int) -> None:
+        self.barrier = barrier
+        """The inbox may be read once all messages and ACKs up to this number of the message queue are settled."""
+        self.cursor = 0
+        """The last msgId that was read."""
+        self.rows: list[Publication] = []
+        """Read, and not sent yet: the newest first."""
+        self.is_last = False
+        """There is no further page."""
+
+
+class Replays:
+    """The replays of this instance. A session that ends is forgotten at whatever step it was."""
+
+    def __init__(self, delivery: Delivery, deferral: Deferral, queue: MessageQueue, metrics: Metrics) -> None:
         self._delivery = delivery
-        self._log = log
+        self._deferral = deferral
+        self._queue = queue
         self._metrics = metrics
+        self._replays: dict[Session, Replay] = {}  # each of them is also in one of the next three, or being read
         self._new: dict[Session, None] = {}  # whether they have anything in their inbox is not known yet
         self._reading: dict[Session, None] = {}  # want the next page
         self._sending: dict[Session, None] = {}  # have a page that they are owed
@@ -46,20 +65,30 @@ class Replays:
 
     def begin(self, session: Session) -> None:
         """The session has logged in."""
-        session.replay = Replay(self._log.enqueued)
+        self._deferral.begin(session)
+        self._replays[session] = Replay(self._queue.enqueued)
         self._new[session] = None
         self.wake()
+
+    def is_replaying(self, session: Session) -> bool:
+        """Whether the inbox is still on its way to the session; after that, direct messages go straight to it."""
+        return session in self._replays
+
+    def forget(self, session: Session) -> None:
+        """The session has ended."""
+        self._deferral.forget(session)
+        if self._replays.pop(session, None) is not None:
+            for waiting in (self._new, self._reading, self._sending):
+                waiting.pop(session, None)
 
     # What the driver calls
 
     def take_new(self) -> list[Session]:
         """Sessions of which it is to be asked whether their inbox holds anything; they are not given again."""
-        settled = self._log.settled
+        settled = self._queue.settled
         ready = []
-        for session in list(self._new):
-            if session.replay is None:
-                del self._new[session]
-            elif session.replay.barrier <= settled:
+        for session in self._new:
+            if self._replays[session].barrier <= settled:
                 ready.append(session)
                 if len(ready) == CHECKED_AT_ONCE:
                     break
@@ -70,36 +99,37 @@ class Replays:
     def put_back(self, sessions: Collection[Session]) -> None:
         """They could not be asked for."""
         for session in sessions:
-            self._new[session] = None
+            if session in self._replays:
+                self._new[session] = None
 
     def checked(self, session: Session, now: Instant, *, is_empty: bool) -> None:
         """It is known whether the inbox of the session's user holds anything."""
-        if session.replay is None:
+        replay = self._replays.get(session)
+        if replay is None:
             return
         if is_empty:
-            self._finish(session, session.replay, now)
+            self._finish(session, replay, now)
         else:
             self._reading[session] = None
 
     def take_page(self) -> tuple[Session, int] | None:
         """A session that wants the next page of its inbox, and the msgId after which it begins."""
-        settled = self._log.settled
-        for session in list(self._reading):
-            replay = session.replay
-            if replay is None:
-                del self._reading[session]
-            elif replay.barrier <= settled:
+        settled = self._queue.settled
+        for session in self._reading:
+            replay = self._replays[session]
+            if replay.barrier <= settled:
                 del self._reading[session]
                 return session, replay.cursor
         return None
 
     def put_back_page(self, session: Session) -> None:
         """The page could not be read."""
-        self._reading[session] = None
+        if session in self._replays:
+            self._reading[session] = None
 
     def page(self, session: Session, rows: Sequence[Stored], now: Instant) -> None:
         """The next page of a session's inbox; one that is not full is the end of it."""
-        replay = session.replay
+        replay = self._replays.get(session)
         if replay is None:
             return
         replay.is_last = len(rows) < PAGE_MESSAGES
@@ -112,10 +142,7 @@ class Replays:
     def tick(self, now: Instant) -> None:
         """About four times a second: go on with those whose peers have read."""
         for session in list(self._sending):
-            if session.replay is None:
-                del self._sending[session]
-            else:
-                self._send(session, session.replay, now)
+            self._send(session, self._replays[session], now)
 
     def _send(self, session: Session, replay: Replay, now: Instant) -> None:
         while replay.rows and session.outbox.size < PACE_BYTES:
@@ -132,18 +159,14 @@ class Replays:
             self.wake()
 
     def _finish(self, session: Session, replay: Replay, now: Instant) -> None:
-        if replay.again:  # more came meanwhile than could be put aside: the inbox has them, or is about to
-            replay.again = False
-            replay.deferred = None
-            replay.barrier = self._log.enqueued
+        newer = self._deferral.end(session, replay.cursor)
+        if newer is None:  # more came meanwhile than could be put aside: the inbox has them, or is about to
+            replay.barrier = self._queue.enqueued
             self._reading[session] = None
             self.wake()
             return
-        session.replay = None
-        session.replayed = replay.cursor
-        if replay.deferred:
-            newer = [publication for publication in replay.deferred.values() if int(publication.msg_id) > replay.cursor]
-            self._delivery.to_session(session, newer, now)
+        del self._replays[session]
+        self._delivery.to_session(session, newer, now)
 
 
 def publication_of(row: Stored) -> Publication:

@@ -43,14 +43,14 @@ class Sessions:
         hub: Hub,
         in_flight: InFlight,
         events: RoomEvents,
-        inbox: Replays,
+        replays: Replays,
         rules: SessionRules,
         metrics: Metrics,
     ) -> None:
         self._hub = hub
         self._in_flight = in_flight
         self._events = events
-        self._inbox = inbox
+        self._replays = replays
         self._rules = rules
         self._metrics = metrics
         self._ids = itertools.count(1)
@@ -70,7 +70,7 @@ class Sessions:
         if replaced is not None:
             self._metrics.sessions_replaced += 1
             self.end(replaced, EndReason.REPLACED)
-        self._inbox.begin(session)
+        self._replays.begin(session)
         self._metrics.logins += 1
         log.debug("logged in", session=session.id, user=session.user_id, app=session.app_id, wire=session.wire.name)
 
@@ -169,4 +169,4 @@ class Sessions:
         self.leave_room(session)
         self._hub.unbind(session)
         self._in_flight.forget(session)
-        session.replay = None
+        self._replays.forget(session)

@@ -13,6 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from qiyu.storage.errors import NameTaken, NoSuchUser
 from qiyu.storage.tables import t_user, t_user_session, t_user_tag
 
+VIP: Final = "vip"
+"""The tag of who may go live."""
+TAGS: Final = frozenset({VIP})
 CHUNK: Final = 1000  # ids in one statement; SQLite takes 32,766, and the servers more
 
 _USER: Final = (t_user.c.id, t_user.c.name, t_user.c.nick_name, t_user.c.avatar, t_user.c.password_hash)

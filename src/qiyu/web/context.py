@@ -11,6 +11,7 @@ from quart import current_app
 
 if TYPE_CHECKING:
     from qiyu.accounts.accounts import Accounts
+    from qiyu.living.directory import RoomDirectory
     from qiyu.living.history import History
     from qiyu.living.rooms import LivingRooms
     from qiyu.metrics import Metrics
@@ -29,6 +30,7 @@ class WebContext:
 
     accounts: Accounts
     living_rooms: LivingRooms
+    room_directory: RoomDirectory
     history: History
     tokens: Tokens
     hub: Hub

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from qiyu.accounts.accounts import VIP
+from qiyu.living.anchors import may_go_live
 from qiyu.web.calls import Caller, anyone
 from qiyu.web.images import DEFAULT_AVATAR
 from qiyu.web.params import NoParams
@@ -35,5 +35,5 @@ async def init_page(_asked: NoParams, caller: Caller) -> HomePage:
         user_id=user.id,
         nick_name=user.nick_name,
         avatar=user.avatar or DEFAULT_AVATAR,
-        show_start_living_btn=VIP in user.tags,
+        show_start_living_btn=may_go_live(user),
     )

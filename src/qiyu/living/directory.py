@@ -1,0 +1,140 @@
+"""The room directory: what this instance knows of living rooms without asking the database. Nothing here waits.
+
+The lists are a snapshot that is read anew about once a second (drivers/living.py); a single room comes from a cache,
+which remembers for a while that there is none as well. A start or a close by this instance is known at once.
+
+A read that was under way meanwhile must not bring back what it still saw: each start and close counts `generation` up,
+and whoever reads (living/rooms.py) throws away what it read under an older one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from qiyu.living.events import RoomEvents
+from qiyu.model import Instant
+from qiyu.protocol.packet import APP_ID
+from qiyu.routing.hub import Hub
+from qiyu.storage.living_rooms import LivingRoom
+
+CACHED_SECONDS: Final = 30 * 60.0
+ABSENT_SECONDS: Final = 60.0
+CACHED_ROOMS: Final = 100_000
+"""The most rooms, there or absent, that are remembered; beyond it the oldest are forgotten."""
+LISTED_ROOMS: Final = 1_000
+"""The most rooms of a type that a list has: the newest."""
+
+
+class RoomType(Enum):
+    """The types there are (t_living_room.type)."""
+
+    NORMAL = 1
+    PK = 2
+
+
+class RoomDirectory:
+    """The living rooms of app 10001. With `require_open_room` false any room of any app may be entered."""
+
+    def __init__(self, hub: Hub, events: RoomEvents, *, require_open_room: bool) -> None:
+        self._hub = hub
+        self._events = events
+        self._require_open_room = require_open_room
+        self._cache: dict[int, tuple[LivingRoom | None, float]] = {}  # to the room, and when that is forgotten
+        self._lists: dict[int, list[LivingRoom]] = {type_.value: [] for type_ in RoomType}
+        self.generation = 0
+        """How many starts and closes there were here: what was read before the last one is out of date."""
+
+    def __repr__(self) -> str:
+        listed = sum(map(len, self._lists.values()))
+        return f"<RoomDirectory listed={listed} cached={len(self._cache)}>"
+
+    def is_open(self, app_id: int, room_id: int, now: Instant) -> bool | None:
+        """Whether the room may be entered; None where only the database knows."""
+        if not self._require_open_room:
+            return True
+        if app_id != APP_ID:
+            return False
+        known = self.find(room_id, now)
+        return None if known is None else known[0] is not None
+
+    def find(self, room_id: int, now: Instant) -> tuple[LivingRoom | None] | None:
+        """The open room with this number, or that there is none; None where only the database knows."""
+        entry = self._cache.get(room_id)
+        if entry is None or entry[1] <= now.monotonic:
+            return None
+        return (entry[0],)
+
+    def page(self, type_: int, page: int, page_size: int) -> tuple[list[LivingRoom], bool]:
+        """One page of the open rooms of a type, newest first, with live counts; and whether there is a next one."""
+        rooms = self._lists[type_]
+        first = (page - 1) * page_size
+        shown = rooms[first : first + page_size]
+        return [self.with_counts(room) for room in shown], first + page_size < len(rooms)
+
+    def with_counts(self, room: LivingRoom) -> LivingRoom:
+        """The room with its members and likes of this moment."""
+        watching, likes = self._counts(room.id)
+        return replace(room, watch_num=watching, good_num=likes)
+
+    # What whoever asks the database tells it (living/rooms.py)
+
+    def started(self, room: LivingRoom, now: Instant) -> None:
+        """This instance has opened a room."""
+        self.generation += 1
+        self._lists[room.type] = [room, *self._lists[room.type]][:LISTED_ROOMS]
+        self.remember(room.id, room, now)
+
+    def closed(self, room: LivingRoom, now: Instant) -> None:
+        """This instance has closed a room: its members are told, and are in it no more."""
+        self.generation += 1
+        self._forget_room(room, now)
+
+    def looked_up(self, room_ids: Collection[int], found: Mapping[int, LivingRoom], now: Instant) -> None:
+        """The database was asked for these rooms, and has `found` open."""
+        for room_id in room_ids:
+            self.remember(room_id, found.get(room_id), now)
+
+    def listed(self, type_: int, rooms: list[LivingRoom], now: Instant) -> None:
+        """The newest LISTED_ROOMS open rooms of a type, as the database has them."""
+        if len(rooms) < LISTED_ROOMS:  # all there are: what is missing was closed by another instance
+            open_ids = {room.id for room in rooms}
+            for room in self._lists[type_]:
+                if room.id not in open_ids:
+                    self._forget_room(room, now)
+        self._lists[type_] = rooms
+        for room in rooms:
+            self.remember(room.id, room, now)
+
+    def remember(self, room_id: int, room: LivingRoom | None, now: Instant) -> None:
+        """There is this open room, or there is none of that number."""
+        self._cache.pop(room_id, None)  # so that the oldest stand first
+        seconds = ABSENT_SECONDS if room is None else CACHED_SECONDS
+        self._cache[room_id] = (room, now.monotonic + seconds)
+        if len(self._cache) > CACHED_ROOMS:
+            del self._cache[next(iter(self._cache))]
+        if room is not None:
+            self.keep_likes(room)
+
+    def keep_likes(self, room: LivingRoom) -> None:
+        """The room had so many likes when it was last written: what is counted here goes on from there."""
+        self._events.keep_likes(APP_ID, room.id, room.good_num)
+
+    def take_unstored(self) -> dict[int, tuple[int, int]]:
+        """Members and likes, by room number, where they have changed since they were last written; not given again."""
+        return {room_id: self._counts(room_id) for _, room_id in self._events.take_unstored()}
+
+    def put_back_unstored(self, room_ids: Iterable[int]) -> None:
+        """They could not be written."""
+        self._events.put_back_unstored((APP_ID, room_id) for room_id in room_ids)
+
+    def _forget_room(self, room: LivingRoom, now: Instant) -> None:
+        self._lists[room.type] = [listed for listed in self._lists[room.type] if listed.id != room.id]
+        self.remember(room.id, None, now)
+        self._events.close(APP_ID, room.id)
+
+    def _counts(self, room_id: int) -> tuple[int, int]:
+        room = self._hub.find_room(APP_ID, room_id)
+        return len(room.members) if room is not None else 0, self._events.likes(APP_ID, room_id)

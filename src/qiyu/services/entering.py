@@ -1,0 +1,109 @@
+"""Entering a room: whether it is open, what the member missed in it, and then the step inside.
+
+The first two may be for the database to say. Then the session waits where it is, and so does what it sends meanwhile
+(`Dispatcher.resume` goes on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from qiyu.errors import ErrorCode, Refused
+from qiyu.living.directory import RoomDirectory
+from qiyu.model import Instant
+from qiyu.protocol.bodies import RoomAnswer, encode_json
+from qiyu.protocol.packet import MsgCode
+from qiyu.routing.session import Session
+from qiyu.services.catch_up import CatchUp, Missed
+from qiyu.services.lookups import LookUps
+from qiyu.services.sessions import Sessions
+
+Found: TypeAlias = Callable[[bool | None, Instant], None]
+"""What to do once it is known whether a room is open; None where it could not be found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one session asks for."""
+
+    session: Session
+    room_id: int
+    after: int | None = None
+    """The msgId that the member saw last: it is sent what came since."""
+    client_msg_id: str = ""
+    is_answered: bool = False
+    """It is told with a packet that it is inside; a login that names a room is not."""
+
+    def refused(self, code: ErrorCode, why: str) -> Refused:
+        """The error; it names the packet it is about, for at a later step nobody else knows that."""
+        return Refused(code, f"roomId {self.room_id}: {why}", client_msg_id=self.client_msg_id)
+
+
+class Entering:
+    """The one way into a room. Each of its steps goes on at once, or when what it waits for has been looked up.
+
+    Each raises `Refused` if the room may not be entered: 404 where it is not open, 503 where nobody can say now.
+    """
+
+    def __init__(self, sessions: Sessions, directory: RoomDirectory, catch_up: CatchUp) -> None:
+        self._sessions = sessions
+        self._directory = directory
+        self._catch_up = catch_up
+        self.lookups: LookUps[int, Found] = LookUps()
+        """Rooms of which only the database knows whether they are open."""
+
+    def __repr__(self) -> str:
+        return f"<Entering {self.lookups!r}>"
+
+    def begin(self, entry: Entry, now: Instant) -> None:
+        """Enter if the room is open."""
+        is_open = self._directory.is_open(entry.session.app_id, entry.room_id, now)
+        if is_open is not None:
+            self._found(entry, is_open, now)
+            return
+        if not self.lookups.add(entry.room_id, entry.session, partial(self._found, entry)):
+            raise entry.refused(ErrorCode.UNAVAILABLE, "too many are entering rooms; try again")
+        entry.session.hold()
+
+    def leave(self, session: Session) -> None:
+        """Leave the room, if the session is in one, and tell it so."""
+        self._sessions.leave_room(session)
+        _answer(session, RoomAnswer(room_id=None, online=0))
+
+    def _found(self, entry: Entry, is_open: bool | None, now: Instant) -> None:
+        if is_open is None:
+            raise entry.refused(ErrorCode.UNAVAILABLE, "the database does not answer; try again")
+        if not is_open:
+            raise entry.refused(ErrorCode.NO_SUCH_ROOM, "no such open room")
+        key = (entry.session.app_id, entry.room_id)
+        if entry.after is None or self._catch_up.knows(key, entry.after):
+            self._enter(entry, now)
+            return
+        if not self._catch_up.look_up(key, entry.session, partial(self._loaded, entry)):
+            raise entry.refused(ErrorCode.UNAVAILABLE, "too many are coming back; try again")
+        entry.session.hold()
+
+    def _loaded(self, entry: Entry, now: Instant) -> None:
+        if self._directory.is_open(entry.session.app_id, entry.room_id, now) is False:
+            raise entry.refused(ErrorCode.NO_SUCH_ROOM, "it was closed")  # meanwhile
+        self._enter(entry, now)
+
+    def _enter(self, entry: Entry, now: Instant) -> None:
+        """In one step a member, answered, and sent what it missed: nothing can come in between."""
+        session = entry.session
+        room = self._sessions.enter_room(session, entry.room_id)
+        missed: Missed | None = None
+        if entry.after is not None:
+            missed = self._catch_up.missed(session, room.key, entry.after)
+        if entry.is_answered:
+            recovered = missed.recovered if missed is not None else None
+            _answer(session, RoomAnswer(room_id=room.id, online=len(room.members), recovered=recovered))
+        if missed is not None:
+            self._catch_up.send(session, missed, now)
+
+
+def _answer(session: Session, answer: RoomAnswer) -> None:
+    session.answer(MsgCode.ROOM, encode_json(answer).decode())
