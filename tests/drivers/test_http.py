@@ -23,7 +23,7 @@ def app() -> QuartTrio:
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"HTTP/1.0\r\n\r\n"])
 async def test_an_answered_connection_is_closed(app: QuartTrio, head: bytes) -> None:
-    [sock] = bind("http", "127.0.0.1", 0)
+    [sock] = bind("http", ["127.0.0.1"], 0)
     host, port = sock.getsockname()
     async with trio.open_nursery() as nursery:
         await nursery.start(run_http, app, [sock], trio.Event().wait)
@@ -39,7 +39,7 @@ async def test_an_answered_connection_is_closed(app: QuartTrio, head: bytes) -> 
 
 
 async def test_a_connection_may_ask_again(app: QuartTrio) -> None:
-    [sock] = bind("http", "127.0.0.1", 0)
+    [sock] = bind("http", ["127.0.0.1"], 0)
     host, port = sock.getsockname()
     async with trio.open_nursery() as nursery:
         await nursery.start(run_http, app, [sock], trio.Event().wait)
@@ -62,7 +62,7 @@ async def test_a_request_under_way_at_the_stop_is_answered(app: QuartTrio) -> No
         await go_on.wait()
         return "done"
 
-    [sock] = bind("http", "127.0.0.1", 0)
+    [sock] = bind("http", ["127.0.0.1"], 0)
     host, port = sock.getsockname()
     async with trio.open_nursery() as nursery:
         await nursery.start(run_http, app, [sock], stop.wait)

@@ -45,7 +45,7 @@ async def test_no_request_breaks_the_server_and_every_answer_is_as_described(
         answered[request.path, response.status_code] += 1
         return response
 
-    sockets = bind("http", "127.0.0.1", 0)
+    sockets = bind("http", ["127.0.0.1"], 0)
     url = f"http://{address_of(sockets[0])}"
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
