@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from memory_database import MemoryStore
 from qiyu.app import build_node
 from qiyu.config import Settings
+from qiyu.errors import DatabaseUnavailable
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
 from qiyu.protocol.tcp import TcpWire
@@ -21,6 +22,7 @@ from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session, Table
+from qiyu.services.batch import Batch
 
 SECRET = "the secret of the tests"
 APP = 10_001
@@ -32,6 +34,9 @@ SEND_BYTES = 256 * 1024
 
 MASK = bytes([0x37, 0xFA, 0x21, 0x3D])  # the one of RFC 6455, section 5.7
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
+
+
+GONE = DatabaseUnavailable("gone")
 
 
 class Received(NamedTuple):
@@ -318,6 +323,19 @@ class Harness:
         """Do all that the database has to do."""
         self.store.settle(self.dispatcher, self.now)
 
+    def take(self) -> Batch:
+        """What has gathered in the queue, for `finish` or `lose`."""
+        return Batch(self.node.message_queue)
+
+    def finish(self, batch: Batch) -> None:
+        """All steps of a batch that are left, and the database does what it is asked."""
+        while self.store.take_step(batch, self.now):
+            pass
+
+    def lose(self, batch: Batch, *, committed: bool = False, why: Exception = GONE) -> None:
+        """The step that is due fails, as far as anybody can see."""
+        self.store.fail_step(batch, self.now, why, committed=committed)
+
     def write(self) -> bool:
         """Store one batch, and settle it; whether there was one."""
         return self.store.write(self.dispatcher, self.now)
@@ -391,7 +409,7 @@ def assert_nothing_waits(harness: Harness) -> None:
     log, inbox, catch_up = node.message_queue, node.replays, node.catch_up
     assert log.is_idle
     assert not log.failing
-    assert (len(log), log._bytes, log._pending, log._acks, log.settled) == (0, 0, {}, {}, log.enqueued)
+    assert (len(log), log._bytes, log._pending, log._acks.oldest, log.settled) == (0, 0, {}, None, log.enqueued)
     assert inbox._new == inbox._reading == {}
     assert set(inbox._replays) == set(inbox._sending) == set(inbox._deferral._newer)
     assert all(node.hub.find(session.app_id, session.user_id) is session for session in inbox._replays)

@@ -1,18 +1,24 @@
-"""The tables in memory, and the steps of the storing driver, one call each: no thread, no loop, nothing that waits."""
+"""The tables in memory, and the steps of the drivers around them, one call each: no thread, no loop, nothing waits."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from qiyu.drivers.messages import read_pages, store_batch
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
-from qiyu.services.message_queue import Batch
+from qiyu.services import rings
+from qiyu.services.batch import Batch, FindStored, Settle, Store, TryToWrite
 from qiyu.services.replay import PAGE_MESSAGES
-from qiyu.storage.messages import existing_ids, inbox_page, largest_msg_id, users_with_inbox
+from qiyu.storage.messages import (
+    Outcome,
+    existing_ids,
+    inbox_page,
+    largest_msg_id,
+    read_pages,
+    store_batch,
+    users_with_inbox,
+)
 from qiyu.storage.tables import metadata
 
 
@@ -31,7 +37,7 @@ def memory_engine() -> Engine:
 
 
 class MemoryStore:
-    """What drivers/messages.py does, in steps. It outlives the dispatchers that it serves, as a database does."""
+    """A database, and its drivers in steps. It outlives the dispatchers that it serves, as a database does."""
 
     def __init__(self, inbox_messages: int = 1000) -> None:
         self.engine = memory_engine()
@@ -43,33 +49,52 @@ class MemoryStore:
         with self.engine.begin() as c:
             return largest_msg_id(c)
 
-    def commit(self, batch: Batch) -> Any:
-        """The transaction of a batch; returns its outcome."""
+    def commit(self, step: Store) -> Outcome:
+        """The transaction of a batch, or of a part of it."""
         with self.engine.begin() as c:
-            return store_batch(c, batch, self.inbox_messages)
+            return store_batch(c, step.messages, step.asked, step.acks, self.inbox_messages)
+
+    def take_step(self, batch: Batch, now: Instant) -> bool:
+        """The step that is due, and the database does what it is asked; whether there was one."""
+        match batch.next():
+            case Store() as step:
+                batch.stored(self.commit(step), now)
+            case FindStored(msg_ids):
+                with self.engine.begin() as c:
+                    found = existing_ids(c, msg_ids)
+                batch.found(found, now)
+            case TryToWrite():
+                batch.writable()
+            case Settle():
+                batch.settle(now)
+            case None:
+                return False
+        return True
+
+    def fail_step(self, batch: Batch, now: Instant, why: Exception, *, committed: bool = False) -> None:
+        """The step that is due fails; a transaction perhaps after its commit."""
+        step = batch.next()
+        if committed:
+            assert isinstance(step, Store)
+            self.commit(step)
+        batch.failed(why, now)
 
     def write(self, dispatcher: Dispatcher, now: Instant) -> bool:
         """Store one batch, and settle it; whether there was one."""
-        log = dispatcher.node.message_queue
-        if log.is_idle:
+        queue = dispatcher.node.message_queue
+        if queue.is_idle:
             return False
-        batch = log.take()
-        outcome = self.commit(batch)
-        for message in batch.messages:
-            log.stored(message, outcome, now)
-        log.done()
+        batch = Batch(queue)
+        while self.take_step(batch, now):
+            pass
         return True
-
-    def existing(self, batch: Batch) -> set[int]:
-        with self.engine.begin() as c:
-            return existing_ids(c, [message.msg_id for message in batch.messages])
 
     def read(self, dispatcher: Dispatcher, now: Instant) -> bool:
         """Answer what can be answered now; whether there was anything."""
         catch_up, inbox = dispatcher.node.catch_up, dispatcher.node.replays
         wanted = catch_up.take()
         with self.engine.begin() as c:
-            for key, rows in read_pages(c, list(wanted), self.kept_above).items():
+            for key, rows in read_pages(c, wanted, after=self.kept_above, limit=rings.RING_MESSAGES).items():
                 catch_up.loaded(key, wanted[key], rows, self.kept_above)
             for room in wanted.values():
                 for session, loaded in room.entries:

@@ -23,13 +23,13 @@ from harness import ACK, APP, BIZ, DIRECT, ERROR, HEARTBEAT, LOGOUT, ROOM, ROOM_
 from history.judge import judge
 from history.record import History, Room, Target, User
 from memory_database import MemoryStore
-from qiyu.drivers.messages import read_pages
 from qiyu.model import Instant
 from qiyu.routing.session import Session
-from qiyu.services import replay
+from qiyu.services import replay, rings
+from qiyu.services.batch import Batch, Phase, Settle, Store
 from qiyu.services.catch_up import Loaded, RoomKey, Wanted
-from qiyu.services.message_queue import Batch, Message
-from qiyu.storage.messages import Outcome, Stored, inbox_page, users_with_inbox
+from qiyu.services.message import Message
+from qiyu.storage.messages import Stored, inbox_page, read_pages, users_with_inbox
 from qiyu.storage.tables import t_im_inbox
 
 USERS = (10_001, 10_002, 10_003, 10_004)
@@ -38,7 +38,7 @@ RETRY_SECONDS = 4.0
 PICK = st.integers(0, 1000)
 ASKS = st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=6)
 TROUBLE = st.sampled_from(["hang up", "hang up unread", "acks lost", "acks lost", "kill", "kill unread", *[""] * 4])
-OUTCOME = st.sampled_from(["commit", "commit", "commit", "fail", "fail committed"])
+OUTCOME = st.sampled_from(["commit", "commit", "commit", "fail", "fail committed", "bug", "bug committed"])
 
 
 @dataclass(eq=False)
@@ -83,16 +83,6 @@ class Person:
     """Those whose ACK was lost."""
 
 
-class Writing:
-    """The task that writes, between two of its steps."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.outcome: Outcome | None = None
-        self.to_settle = list(batch.messages)
-        self.failed = False
-
-
 class Delivering(RuleBasedStateMachine):
     """Whatever happens, what is promised is kept."""
 
@@ -117,7 +107,7 @@ class Delivering(RuleBasedStateMachine):
         self.harness = Harness(self.store, **sections)
         self.harness.now = now
         self.harness.stores_at_once = False
-        self.writing: Writing | None = None
+        self.writing: Batch | None = None
         self.reading: Callable[[], None] | None = None
         """What is to be done with what was read."""
 
@@ -225,13 +215,9 @@ class Delivering(RuleBasedStateMachine):
     def write_on(self, outcome: str, how_many: int) -> None:
         """The next step of the task that writes."""
         if self.writing is None:
-            self.writing = Writing(self.harness.node.message_queue.take())
-        elif self.writing.failed:
-            self._resolve()
-        elif self.writing.outcome is None:
-            self._commit(outcome)
+            self.writing = self.harness.take()
         else:
-            self._settle(how_many)
+            self._write_on(self.writing, outcome, how_many)
 
     @rule(times=st.integers(1, 3))
     def write(self, times: int) -> None:
@@ -519,51 +505,32 @@ class Delivering(RuleBasedStateMachine):
             )
 
     def _unsettled(self) -> list[Message]:
-        log = self.harness.node.message_queue
-        to_settle = self.writing.to_settle if self.writing is not None else []
-        return [*log._queue, *to_settle]
+        queue = self.harness.node.message_queue._queue
+        return [*queue, *self.writing._unsettled, *self.writing._again] if self.writing is not None else [*queue]
 
     def _write(self) -> None:
         """One batch, or what is left to do of one."""
-        if self.writing is None:
-            if self.harness.node.message_queue.is_idle:
-                return
-            self.writing = Writing(self.harness.node.message_queue.take())
-        if self.writing.failed:
-            self._resolve()
+        if self.writing is None and self.harness.node.message_queue.is_idle:
             return
-        if self.writing.outcome is None:
-            self._commit("commit")
-        self._settle(2**31)
-
-    def _commit(self, outcome: str) -> None:
-        """Or the connection to the database breaks, and the commit with it, or not."""
-        assert self.writing is not None
-        if outcome != "fail":
-            stored = self.store.commit(self.writing.batch)
-        if outcome == "commit":
-            self.writing.outcome = stored
-        else:
-            self.writing.failed = True
-            self.harness.node.message_queue.failed(self.writing.batch, self.harness.now)
-
-    def _settle(self, how_many: int) -> None:
-        assert self.writing is not None
-        assert self.writing.outcome is not None
-        log = self.harness.node.message_queue
-        now, self.writing.to_settle = self.writing.to_settle[:how_many], self.writing.to_settle[how_many:]
-        for message in now:
-            log.stored(message, self.writing.outcome, self.harness.now)
-        if not self.writing.to_settle:
-            log.done()
-            self.writing = None
-
-    def _resolve(self) -> None:
-        assert self.writing is not None
-        batch = self.writing.batch
-        self.harness.node.message_queue.resolved(batch, self.store.existing(batch), self.harness.now)
-        self.harness.node.message_queue.answers_again()
+        self.harness.finish(self.writing or self.harness.take())
         self.writing = None
+
+    def _write_on(self, batch: Batch, outcome: str, how_many: int) -> None:
+        """The step that is due. It may fail, and a transaction be committed all the same; or it comes upon a bug."""
+        step = batch.next()
+        committed = outcome.endswith("committed") and isinstance(step, Store)
+        if isinstance(step, Settle):
+            for _ in range(how_many):
+                if isinstance(batch.next(), Settle):
+                    self.harness.store.take_step(batch, self.harness.now)
+        elif outcome.startswith("fail"):
+            self.harness.lose(batch, committed=committed)
+        elif outcome.startswith("bug") and batch.phase is Phase.STORING:
+            self.harness.lose(batch, committed=committed, why=ZeroDivisionError())
+        else:
+            self.harness.store.take_step(batch, self.harness.now)
+        if batch.next() is None:
+            self.writing = None
 
     def _look_up(self) -> bool:
         """Whether there was anything."""
@@ -583,7 +550,7 @@ class Delivering(RuleBasedStateMachine):
         wanted = node.catch_up.take()
         if wanted:
             with self.store.engine.begin() as c:
-                pages = {} if fails else read_pages(c, list(wanted), 0)
+                pages = {} if fails else read_pages(c, wanted, after=0, limit=rings.RING_MESSAGES)
             self.reading = partial(self._loaded, wanted, pages)
 
     def _check_inboxes(self, fails: bool) -> None:
@@ -646,11 +613,10 @@ class DeliveringInLittleRoom(Delivering):
     }
     constants: ClassVar[dict[str, int]] = {
         "qiyu.services.message_queue.BATCH_MESSAGES": 3,
-        "qiyu.services.message_queue.BATCH_ACKS": 2,
+        "qiyu.services.inbox_acks.BATCH_ACKS": 2,
         "qiyu.services.message_queue.WAITING_OF_SESSION": 5,
         "qiyu.services.rings.RING_MESSAGES": 6,
         "qiyu.services.catch_up.RING_MESSAGES": 6,
-        "qiyu.drivers.messages.RING_MESSAGES": 6,
         "qiyu.services.catch_up.CATCH_UP_MESSAGES": 4,
         "qiyu.services.replay.PAGE_MESSAGES": 2,
         "qiyu.services.replay.PACE_BYTES": 700,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -19,7 +19,9 @@ from qiyu.config import Settings, hosts_of
 from qiyu.drivers.clock import read_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.listener import Listener, bind, capacity
-from qiyu.drivers.messages import MessageStore, Retention
+from qiyu.drivers.message_pruner import run_pruner
+from qiyu.drivers.message_reader import MessageReader
+from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
 from qiyu.errors import StartupError
 from qiyu.handlers.dispatch import Dispatcher
@@ -46,6 +48,7 @@ from qiyu.services.redelivery import Redelivery, RetryRules
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
 from qiyu.services.sessions import SessionRules, Sessions
+from qiyu.services.settlement import Settlement
 from qiyu.services.tokens import Tokens
 from qiyu.storage.database import Database
 from qiyu.web.app import make_app
@@ -65,7 +68,9 @@ class App:
     node: Node
     dispatcher: Dispatcher
     poller: Poller
-    messages: MessageStore
+    reader: MessageReader
+    writer: MessageWriter
+    prune: Callable[[], Awaitable[None]]
     living_rooms: LivingRooms
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
@@ -80,11 +85,14 @@ def build_app(settings: Settings, node: Node, database: Database, living_rooms: 
     sockets = _bind_all(settings)
     dispatcher = Dispatcher(node)
     poller = Poller(dispatcher, best_source(), read_clock, outbox_limits(settings))
+    reader = MessageReader(dispatcher, poller, database, _history_ms(settings), read_clock)
     return App(
         node=node,
         dispatcher=dispatcher,
         poller=poller,
-        messages=MessageStore(dispatcher, poller, database, _retention(settings), read_clock),
+        reader=reader,
+        writer=MessageWriter(node.message_queue, database, settings.messages.inbox, reader.wake, read_clock),
+        prune=partial(run_pruner, database, _kept_ms(settings), read_clock),
         living_rooms=living_rooms,
         web=make_app(_web_context(settings, node, database, living_rooms, sockets)),
         sockets=sockets,
@@ -110,7 +118,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0) -> Node
     rings = Rings(hub, settings.messages.recent_bytes)
     deferral = Deferral()
     delivery = Delivery(hub, router, redelivery, rings, deferral)
-    queue = MessageQueue(delivery, settings.messages.queue, metrics)
+    queue = MessageQueue(Settlement(delivery, metrics), settings.messages.queue, metrics)
     replays = Replays(delivery, deferral, queue, metrics)
     msg_ids = MsgIds(settings.instance.number)
     msg_ids.start_above(largest_msg_id)
@@ -151,7 +159,7 @@ def _web_context(
         accounts=Accounts(database, Passwords(_few_threads()), AccountRules(session_days=http.session_days)),
         living_rooms=living_rooms,
         room_directory=node.room_directory,
-        history=History(database, node.hub, _retention(settings).history_ms),
+        history=History(database, node.hub, _history_ms(settings)),
         tokens=node.tokens,
         hub=node.hub,
         metrics=node.metrics,
@@ -173,13 +181,14 @@ def _web_context(
     )
 
 
-def _retention(settings: Settings) -> Retention:
-    kept = settings.messages
-    return Retention(
-        inbox_messages=kept.inbox,
-        history_ms=kept.history_days * DAY_SECONDS * 1000,
-        client_msg_id_ms=kept.client_msg_id_hours * HOUR_MS,
-    )
+def _history_ms(settings: Settings) -> int:
+    return settings.messages.history_days * DAY_SECONDS * 1000
+
+
+def _kept_ms(settings: Settings) -> int:
+    """A message is kept for the history, and to tell a resend by its clientMsgId; 0: for ever."""
+    history_ms = _history_ms(settings)
+    return history_ms and max(history_ms, settings.messages.client_msg_id_hours * HOUR_MS)
 
 
 def _nothing(_connection: object) -> None:

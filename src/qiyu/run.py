@@ -70,7 +70,9 @@ async def _run(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.poller.run)
         nursery.start_soon(run_clock, app.poller, app.dispatcher)
-        nursery.start_soon(app.messages.run)
+        nursery.start_soon(app.writer.run)
+        nursery.start_soon(app.reader.run)
+        nursery.start_soon(app.prune)
         nursery.start_soon(run_living_rooms, app.living_rooms, app.dispatcher, app.poller, read_clock)
         http_ended = trio.Event()
 
@@ -113,7 +115,7 @@ async def _drain(app: App) -> None:
 async def _flush(app: App) -> None:
     """Write what was accepted: those who have a receipt need not care, but not everything asks for one."""
     with trio.move_on_after(FLUSH_SECONDS) as flushing:
-        await app.messages.flushed()
+        await app.writer.flushed()
     if flushing.cancelled_caught:
         log.warning("not all messages could be stored in time", left=len(app.node.message_queue))
 

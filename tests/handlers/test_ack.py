@@ -15,6 +15,7 @@ from harness import (
     ids_of,
     in_flight_of,
 )
+from qiyu.services.batch import Store
 
 
 @pytest.fixture
@@ -119,12 +120,14 @@ def test_a_direct_message_is_taken_out_of_the_inbox(direct: Direct) -> None:
 def test_an_ack_that_comes_before_the_row_is_written_cancels_it(direct: Direct) -> None:
     direct.harness.stores_at_once = False
     direct.bob.acknowledge(*direct.write())
-    batch = direct.harness.node.message_queue.take()
-    assert [message.row().into_inbox for message in batch.messages] == [False]
-    assert batch.acks == []
-    direct.harness.node.message_queue.failed(batch, direct.harness.now)
-    direct.harness.node.message_queue.resolved(batch, set(), direct.harness.now)
-    direct.harness.node.message_queue.answers_again()
+    for _ in range(2):
+        batch = direct.harness.take()
+        step = batch.next()
+        assert isinstance(step, Store)
+        assert [message.into_inbox for message in step.messages] == [False]
+        assert step.acks == []
+        direct.harness.lose(batch)
+        direct.harness.finish(batch)
 
 
 def test_twice_is_nothing(direct: Direct) -> None:

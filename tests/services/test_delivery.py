@@ -15,7 +15,7 @@ def message(msg_id: int = 1, *, is_direct: bool = True) -> Publication:
 def test_a_room_where_nobody_is_remembers_all_the_same() -> None:
     harness = Harness()
     ring = harness.node.rings.open((10_001, 7), 0)
-    harness.node.message_queue.delivery.to_room(ring, 1, ALICE, message(is_direct=False), harness.now)
+    harness.node.message_queue.settlement.delivery.to_room(ring, 1, ALICE, message(is_direct=False), harness.now)
     assert [item.msg_id for item in ring.items] == [1]
     assert len(harness.node.redelivery) == 0
     assert harness.metrics.deliveries == 0
@@ -35,7 +35,7 @@ def test_a_senders_other_session_gets_nothing_of_its_own() -> None:
 
 def test_to_nobody_is_nothing() -> None:
     harness = Harness()
-    harness.node.message_queue.delivery.to_user(10_001, BOB, message(), harness.now)
+    harness.node.message_queue.settlement.delivery.to_user(10_001, BOB, message(), harness.now)
     assert harness.metrics.deliveries == 0
 
 
@@ -48,7 +48,7 @@ def test_a_message_that_nobody_has_to_acknowledge_has_no_timer() -> None:
 def test_what_is_in_flight_already_is_neither_sent_nor_timed_twice() -> None:
     harness = Harness()
     bob = harness.log_in(BOB)
-    to_session = harness.node.message_queue.delivery.to_session
+    to_session = harness.node.message_queue.settlement.delivery.to_session
     to_session(bob.session, [message(1), message(2)], harness.now)
     to_session(bob.session, [message(1), message(2)], harness.now)
     assert ids_of(bob.receive()) == ["1", "2"]

@@ -315,12 +315,9 @@ class Accounts(RuleBasedStateMachine):
     def fail(self) -> None:
         log = self.harness.node.message_queue
         if not log.is_idle:
-            batch = log.take()
-            if len(batch.messages) % 2:
-                self.harness.store.commit(batch)
-            log.failed(batch, self.harness.now)
-            log.resolved(batch, self.harness.store.existing(batch), self.harness.now)
-            log.answers_again()
+            batch = self.harness.take()
+            self.harness.lose(batch, committed=len(log) % 2 == 1)
+            self.harness.finish(batch)
 
     @rule(seconds=st.sampled_from((0.25, 2.0, SECONDS)))
     def wait(self, seconds: float) -> None:

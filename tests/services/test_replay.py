@@ -152,14 +152,12 @@ def test_what_is_committed_and_read_before_it_is_delivered_comes_once(harness: H
     harness.stores_at_once = False
     bob = harness.log_in(BOB)
     alice(harness).whisper(BOB, "x", "c-1")
-    log = harness.node.message_queue
-    batch = log.take()
-    outcome = harness.store.commit(batch)
+    batch = harness.take()
+    assert harness.store.take_step(batch, harness.now)
     while harness.read():
         pass
     assert bob.contents() == ["x"]
-    log.stored(batch.messages[0], outcome, harness.now)
-    log.done()
+    harness.finish(batch)
     assert bob.contents() == []
 
 

@@ -471,3 +471,32 @@ def test_it_does_what_a_model_does(history: list[Any]) -> None:
                 page = messages.conversation_page(c, app, user, other, after=0, before=None, limit=200)
                 assert page == sorted(both, key=lambda each: each.msg_id)
         assert messages.users_with_inbox(c, [row[:2] for row in model.inbox]) == {row[:2] for row in model.inbox}
+
+
+# What a batch does, and what rooms are read
+
+
+async def test_what_is_not_to_be_kept_is_looked_for_in_the_same_transaction(db: Database) -> None:
+    await store(db, to_room(1, "a"))
+    new, asked = [to_room(2, "b")], [to_room(3, "a"), to_room(4, "b"), to_room(5, "c")]
+    outcome = await db.run(messages.store_batch, new, asked, [], 0)
+    assert outcome == Outcome({3: kept(to_room(1, "a")), 4: kept(to_room(2, "b"))}, set())
+    assert await room(db) == [1, 2]
+
+
+async def test_a_batch_that_fails_leaves_nothing_behind(db: Database) -> None:
+    await store(db, to_user(1))
+    with pytest.raises(IntegrityError):
+        await db.run(messages.store_batch, [to_user(2), to_room(1)], [], [(APP, BOB, 1)], 0)
+    assert await inbox(db) == [1]
+
+
+async def test_the_newest_messages_of_several_rooms(db: Database) -> None:
+    await store(db, *(to_room(n, room_id=7 + n % 2) for n in range(1, 11)))
+    rooms = [(APP, 7), (APP, 8), (APP, 9)]
+    pages = await db.read(messages.read_pages, rooms, after=3, limit=3)
+    assert {key: [each.msg_id for each in rows] for key, rows in pages.items()} == {
+        (APP, 7): [6, 8, 10],
+        (APP, 8): [5, 7, 9],
+        (APP, 9): [],
+    }

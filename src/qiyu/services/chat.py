@@ -23,7 +23,8 @@ from qiyu.protocol.packet import CLIENT_MSG_ID_CHARS, BizCode
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
-from qiyu.services.message_queue import Key, Message, MessageContent, MessageQueue
+from qiyu.services.message import Key, Message, MessageContent
+from qiyu.services.message_queue import MessageQueue
 from qiyu.services.rings import Ring, Rings
 
 MAX_TYPE = 2**31 - 1

@@ -6,7 +6,7 @@ peer reads. Behind a page that is not full follows what was put aside, and in th
 what is stored after such a page was read is delivered after it, too. So nothing is skipped, what comes twice is sent
 once, and what was acknowledged does not come again.
 
-Reading is for a driver (drivers/messages.py): it is told which sessions want what, for many of them at once.
+Reading is for a driver (drivers/message_reader.py): it is told which sessions want what, for many of them at once.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ _Key: TypeAlias = tuple[int, int, str]  # app_id, user_id (the sender), client_m
 _Row: TypeAlias = tuple[int, int, int, int, int, int, str | None, str, int]  # the columns of t_im_message
 _CLIENT_MSG_ID: Final = 6
 _Inbox: TypeAlias = tuple[int, int]  # app_id, user_id (the receiver)
+_Room: TypeAlias = tuple[int, int]  # app_id, room_id
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -164,6 +165,20 @@ _OF_KEYS: Final = _of_keys()
 _OF_KEYS_NAMES: Final = [f"{each.name}_{n}" for n in range(KEYS) for each in _KEY]
 
 
+def store_batch(
+    c: Connection,
+    messages: Sequence[NewMessage],
+    asked: Sequence[NewMessage],
+    acknowledged: Collection[Ack],
+    inbox_limit: int,
+) -> Outcome:
+    """The transaction of a batch: `store`, and `find_duplicates` for those that are not to be kept, but `asked` for."""
+    outcome = store(c, messages, acknowledged, inbox_limit)
+    if asked:
+        outcome.duplicates.update(find_duplicates(c, asked))
+    return outcome
+
+
 def store(c: Connection, messages: Sequence[NewMessage], acknowledged: Collection[Ack], inbox_limit: int) -> Outcome:
     """Take what is acknowledged out of the inboxes, keep the messages, and put the direct ones into the inboxes.
 
@@ -242,6 +257,11 @@ def inbox_page(c: Connection, app_id: int, user_id: int, *, after: int, limit: i
 def room_page(c: Connection, app_id: int, room_id: int, *, after: int, before: int | None, limit: int) -> list[Stored]:
     """The newest messages of the room with a msg_id above `after` and below `before`, the oldest first."""
     return _page(c, app_id, (room_id, 0), after, before, limit)
+
+
+def read_pages(c: Connection, rooms: Iterable[_Room], *, after: int, limit: int) -> dict[_Room, list[Stored]]:
+    """Of each of these rooms, `room_page` with its newest messages."""
+    return {room: room_page(c, *room, after=after, before=None, limit=limit) for room in rooms}
 
 
 def conversation_page(

@@ -1,0 +1,184 @@
+"""An accepted message until it is settled, and where it stands on that way: a table of states and events.
+
+A message is `WAITING` where something comes before it, or where its sender wants a receipt: it is delivered once it is
+stored, and what would overtake it waits behind it. Else it is `DELIVERED` at once, and stored behind. Either way a
+batch takes it, and it ends `SETTLED`: stored, or refused after all. In between it is `IN_DOUBT` where its senders were
+told 503 and nobody knows yet whether it was stored: it holds back nobody but its room.
+
+The states say which of its senders and rooms wait for a message, so a message that moves keeps those two counts
+(`Session.waiting` and `Ring.waiting`), and nobody else does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Final, NamedTuple
+
+from qiyu.errors import Refused
+from qiyu.routing.publication import Publication
+from qiyu.routing.session import Session
+from qiyu.services.rings import Ring
+from qiyu.storage.messages import NewMessage
+
+
+class Status(StrEnum):
+    """Where a message stands. `WRITING…` are those of a batch."""
+
+    ACCEPTED = auto()
+    WAITING = auto()
+    DELIVERED = auto()
+    ACKNOWLEDGED = auto()  # delivered, and its receiver has it: it need not go into the inbox
+    WRITING = auto()  # it waits, and is in a batch
+    WRITING_DELIVERED = auto()
+    WRITING_ACKNOWLEDGED = auto()
+    IN_DOUBT = auto()
+    SETTLED = auto()
+
+
+class Event(StrEnum):
+    """What becomes of a message."""
+
+    HOLD_BACK = auto()
+    DELIVER = auto()  # before it is stored
+    ACKNOWLEDGE = auto()
+    TAKE = auto()  # into a batch
+    PUT_BACK = auto()  # the batch was not committed
+    DOUBT = auto()  # the senders are told that it was not, as far as anybody knows
+    SETTLE = auto()
+
+
+_S: Final = Status
+_E: Final = Event
+
+TRANSITIONS: Final[dict[Status, dict[Event, Status]]] = {
+    _S.ACCEPTED: {_E.HOLD_BACK: _S.WAITING, _E.DELIVER: _S.DELIVERED},
+    _S.WAITING: {_E.TAKE: _S.WRITING, _E.DELIVER: _S.DELIVERED, _E.SETTLE: _S.SETTLED},
+    _S.DELIVERED: {_E.TAKE: _S.WRITING_DELIVERED, _E.ACKNOWLEDGE: _S.ACKNOWLEDGED},
+    _S.ACKNOWLEDGED: {_E.TAKE: _S.WRITING_ACKNOWLEDGED},
+    _S.WRITING: {_E.DELIVER: _S.WRITING_DELIVERED, _E.DOUBT: _S.IN_DOUBT, _E.SETTLE: _S.SETTLED},
+    _S.WRITING_DELIVERED: {_E.PUT_BACK: _S.DELIVERED, _E.SETTLE: _S.SETTLED},
+    _S.WRITING_ACKNOWLEDGED: {_E.PUT_BACK: _S.ACKNOWLEDGED, _E.SETTLE: _S.SETTLED},
+    _S.IN_DOUBT: {_E.SETTLE: _S.SETTLED},
+    _S.SETTLED: {},
+}
+"""What may happen to a message in each state, and where that leads. Anything else is a bug."""
+
+UNANSWERED: Final = frozenset({_S.WAITING, _S.WRITING})
+"""Its senders have no answer yet, and nothing of theirs may overtake it."""
+UNDELIVERED: Final = UNANSWERED | {_S.IN_DOUBT}
+"""Nothing in its room may overtake it: even refused it may turn out to be stored, and is delivered then."""
+
+
+class _Move(NamedTuple):
+    to: Status
+    senders: int
+    """How many more messages of its senders wait; and of its room."""
+    room: int
+
+
+def _move(before: Status, after: Status) -> _Move:
+    senders = (after in UNANSWERED) - (before in UNANSWERED)
+    return _Move(after, senders, (after in UNDELIVERED) - (before in UNDELIVERED))
+
+
+_MOVES: Final = {
+    before: {event: _move(before, after) for event, after in events.items()} for before, events in TRANSITIONS.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageContent:
+    """What must be the same for two messages with one clientMsgId to be one message."""
+
+    biz_code: int
+    room_id: int
+    object_id: int
+    type: int
+    content: str
+
+
+class Key(NamedTuple):
+    """Who names a message, and how."""
+
+    app_id: int
+    sender: int
+    client_msg_id: str
+
+
+@dataclass(eq=False, slots=True)
+class Message:
+    """An accepted message."""
+
+    msg_id: int
+    app_id: int
+    sender: int
+    content: MessageContent
+    client_msg_id: str
+    data: bytes
+    created_ms: int
+    publication: Publication
+    sessions: list[Session]
+    """Who sent it, and sent it again."""
+    ring: Ring | None = None
+    """Of its room; None for a direct message."""
+    refusal: Refused | None = None
+    """Not to be stored: why, unless it is there already."""
+    number: int = 0
+    """Its place among all messages and ACKs."""
+    status: Status = Status.ACCEPTED
+
+    @property
+    def key(self) -> Key:
+        """For messages with a clientMsgId."""
+        return Key(self.app_id, self.sender, self.client_msg_id)
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether what its senders sent after it waits for it."""
+        return self.status in UNANSWERED
+
+    @property
+    def is_undelivered(self) -> bool:
+        """Whether its room, if it is to one, waits for it."""
+        return self.status in UNDELIVERED
+
+    def move(self, event: Event) -> None:
+        """Raises RuntimeError where this cannot happen to a message in its state."""
+        move = _MOVES[self.status].get(event)
+        if move is None:
+            raise RuntimeError(f"message {self.msg_id} is {self.status}: {event} cannot happen to it")
+        self.status = move.to
+        if move.senders:
+            for session in self.sessions:
+                session.waiting += move.senders
+        if move.room and self.ring is not None:
+            self.ring.waiting += move.room
+
+    def join(self, session: Session) -> None:
+        """This session has sent it too, while it waits: it gets the receipt as well."""
+        if session not in self.sessions:
+            self.sessions.append(session)
+            session.waiting += 1
+
+    def acknowledge(self) -> bool:
+        """Its receiver has it; True if that came in time, and it need not go into the inbox."""
+        if self.status is Status.DELIVERED:
+            self.move(Event.ACKNOWLEDGE)
+        return self.status is Status.ACKNOWLEDGED
+
+    def row(self) -> NewMessage:
+        """As a batch has it stored."""
+        content = self.content
+        return NewMessage(
+            self.msg_id,
+            self.app_id,
+            self.sender,
+            content.biz_code,
+            content.room_id,
+            content.object_id,
+            self.client_msg_id,
+            self.data.decode(),
+            self.created_ms,
+            content.object_id != 0 and self.status is not Status.WRITING_ACKNOWLEDGED,
+        )
