@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from memory_database import MemoryStore
 from qiyu.app import build_node
 from qiyu.config import Settings
 from qiyu.errors import DatabaseUnavailable
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.handlers.registry import tcp_door, ws_door
 from qiyu.model import Instant
-from qiyu.protocol.tcp import TcpWire
-from qiyu.protocol.websocket import WebSocketWire
-from qiyu.protocol.wire import Wire
+from qiyu.routing.endpoint import Door
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session, Table
 from qiyu.services.batch import Batch
 
 SECRET = "the secret of the tests"
+ADDRESS = bytes([192, 0, 2, 1])
 APP = 10_001
 MAGIC = 18673
 LOGIN, LOGOUT, BIZ, HEARTBEAT, ACK, ROOM, ERROR = range(1001, 1008)
@@ -66,10 +66,10 @@ def body_of(**fields: Any) -> bytes:
 class Client:
     """A client, and the connection to it."""
 
-    def __init__(self, harness: Harness, wire: Wire) -> None:
+    def __init__(self, harness: Harness, door: Door) -> None:
         self.harness = harness
         self.outbox = Outbox(harness.wake, harness.settings.limits.outbox_hard_bytes or 2**62, self)
-        self.session = harness.dispatcher.opened(wire, self.outbox, harness.now)
+        self.session = cast("Session", harness.dispatcher.opened(door, self.outbox, ADDRESS, harness.now))
         self.waits_to_write = False
         self.shut = False
         """The server has said all that it had to say, and shut its side."""
@@ -174,15 +174,19 @@ class Client:
 
     def hang_up(self) -> None:
         """Close the connection, as the driver sees it: the end of what comes, then the end."""
-        self.harness.dispatcher.eof(self.session)
+        self.shut_down()
         self.harness.dispatcher.closed(self.session)
+
+    def shut_down(self) -> None:
+        """Shut our side only."""
+        self.harness.dispatcher.eof(self.session, self.harness.now)
 
 
 class TcpClient(Client):
     """A client of the magic-number frames."""
 
     def __init__(self, harness: Harness) -> None:
-        super().__init__(harness, TcpWire(harness.settings.limits.body_bytes))
+        super().__init__(harness, tcp_door(harness.node, harness.settings.limits.body_bytes))
 
     def frame(self, code: int, body: bytes) -> bytes:
         return HEADER.pack(MAGIC, code, len(body)) + body
@@ -212,8 +216,7 @@ class WsClient(Client):
     """A client of the WebSocket port."""
 
     def __init__(self, harness: Harness) -> None:
-        self.wire = WebSocketWire(harness.settings.limits.body_bytes)
-        super().__init__(harness, self.wire)
+        super().__init__(harness, ws_door(harness.node, harness.settings.limits.body_bytes))
 
     def upgrade(self, path: str, *, origin: str | None = None) -> None:
         """Ask for the upgrade."""

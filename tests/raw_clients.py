@@ -55,9 +55,13 @@ class RawClient:
     ) -> None:
         await trio.aclose_forcefully(self.stream)
 
+    def packet(self, code: int, **fields: Any) -> bytes:
+        """One packet as it goes on the wire."""
+        raise NotImplementedError
+
     async def send(self, code: int, **fields: Any) -> None:
         """Send one packet."""
-        raise NotImplementedError
+        await self.stream.send_all(self.packet(code, **fields))
 
     async def next_packet(self) -> tuple[int, dict[str, Any]]:
         """The next packet that is no event: its code, and its body with `data` decoded where it is JSON."""
@@ -144,8 +148,8 @@ class RawTcpClient(RawClient):
         body = await self.expect(LOGIN)
         assert body == {"appId": 10001, "userId": user, "data": "true"}
 
-    async def send(self, code: int, **fields: Any) -> None:
-        await self.stream.send_all(frame(code, body_of(**fields)))
+    def packet(self, code: int, **fields: Any) -> bytes:
+        return frame(code, body_of(**fields))
 
     async def _receive(self) -> tuple[int, dict[str, Any]]:
         magic, code, length = HEADER.unpack(await self._exactly(HEADER.size))
@@ -204,21 +208,25 @@ class RawWsClient(RawClient):
 
     @classmethod
     async def log_in(cls, address: str, user: int, token: str, room: int | None = None) -> Self:
-        """Connect, and see the answer that comes first."""
+        """Connect with the login in the path, and see the answer that comes first."""
         path = f"/{token}/{user}" + (f"/1001/{room}" if room is not None else "")
         peer = await cls.connect(address, path)
         body = await peer.expect(LOGIN)
         assert body == {"appId": 10001, "userId": user, "data": "true"}
         return peer
 
-    async def send(self, code: int, **fields: Any) -> None:
+    def packet(self, code: int, **fields: Any) -> bytes:
         body = body_of(**fields).decode()
         envelope = {"magic": MAGIC, "code": code, "len": len(body), "body": body}
-        await self.send_event(events.TextMessage(json.dumps(envelope)))
+        return self.event(events.TextMessage(json.dumps(envelope)))
+
+    def event(self, event: wsproto.events.Event) -> bytes:
+        """Any frame there is, as it goes on the wire; the next one after it."""
+        return self._connection.send(event)
 
     async def send_event(self, event: wsproto.events.Event) -> None:
         """Send any frame there is."""
-        await self.stream.send_all(self._connection.send(event))
+        await self.stream.send_all(self.event(event))
 
     async def _receive(self) -> tuple[int, dict[str, Any]]:
         while not self._packets:

@@ -25,13 +25,12 @@ from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
 from qiyu.errors import StartupError
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.handlers.registry import CLIENT_STATES, tcp_door, ws_door
 from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
 from qiyu.living.rooms import LivingRooms
 from qiyu.metrics import Metrics
-from qiyu.protocol.tcp import TcpWire
-from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
@@ -41,6 +40,7 @@ from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
 from qiyu.services.deferral import Deferral
 from qiyu.services.delivery import Delivery
+from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
@@ -96,7 +96,7 @@ def build_app(settings: Settings, node: Node, database: Database, living_rooms: 
         living_rooms=living_rooms,
         web=make_app(_web_context(settings, node, database, living_rooms, sockets)),
         sockets=sockets,
-        listeners=list(_listeners(settings, sockets, poller, node.metrics)),
+        listeners=list(_listeners(settings, sockets, poller, node)),
         about={"settings": ", ".join(settings.files) or "defaults and environment", "database": database.address},
     )
 
@@ -126,12 +126,13 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0) -> Node
     living = settings.living
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
     directory = RoomDirectory(hub, events, require_open_room=living.require_open_room)
-    sessions = Sessions(hub, in_flight, events, replays, rules, metrics)
+    sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics)
     catch_up = CatchUp(rings, delivery, queue, msg_ids, outbox_limits(settings), metrics)
     return Node(
         hub=hub,
         in_flight=in_flight,
         sessions=sessions,
+        departures=Departures(),
         chat=Chat(queue, rings, msg_ids, limits.content_chars, metrics),
         message_queue=queue,
         replays=replays,
@@ -219,10 +220,11 @@ def _bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
 
 
 def _listeners(
-    settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, metrics: Metrics
+    settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, node: Node
 ) -> Iterator[Listener]:
     room = capacity(settings.limits.connections)
-    wires: dict[str, type[TcpWire | WebSocketWire]] = {"tcp": TcpWire, "ws": WebSocketWire}
-    for name, wire in wires.items():
+    body_bytes = settings.limits.body_bytes
+    doors = {"tcp": tcp_door(node, body_bytes), "ws": ws_door(node, body_bytes)}
+    for name, door in doors.items():
         for sock in sockets[name]:
-            yield Listener(sock, partial(wire, settings.limits.body_bytes), poller, room, metrics)
+            yield Listener(sock, door, poller, room, node.metrics)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import ipaddress
+from typing import NamedTuple, TypeAlias
+
+Address: TypeAlias = bytes
+"""An IP address as its 4 or 16 bytes: a third of what the text takes. Empty where a connection comes from none."""
 
 
 class Instant(NamedTuple):
@@ -12,3 +16,8 @@ class Instant(NamedTuple):
     """Seconds on a clock that is never set: for timeouts, and only to be subtracted from another."""
     unix_ms: int
     """Milliseconds since 1970: for what people and other machines read."""
+
+
+def address_text(address: Address) -> str:
+    """As people write it."""
+    return str(ipaddress.ip_address(address)) if address else "nowhere"

@@ -28,11 +28,11 @@ def test_it_says_who_can_be_read_and_written(source: EventSource, pair: tuple[so
     left, right = pair
     source.register(left.fileno())
     assert source.poll() == []
-    source.want_write(left.fileno(), True)
+    source.watch(left.fileno(), READ | WRITE)
     assert source.poll() == [(left.fileno(), WRITE)]
     right.send(b"x")
     assert source.poll() == [(left.fileno(), READ | WRITE)]
-    source.want_write(left.fileno(), False)
+    source.watch(left.fileno(), READ)
     assert source.poll() == [(left.fileno(), READ)]
     assert source.poll() == [(left.fileno(), READ)]  # level-triggered
     source.unregister(left.fileno())
@@ -46,6 +46,26 @@ def test_a_peer_that_is_gone_can_be_read(source: EventSource, pair: tuple[socket
     [(fd, event)] = source.poll()
     assert fd == left.fileno()
     assert event != WRITE
+
+
+def test_what_is_watched_for_nothing_says_nothing(
+    source: EventSource, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    left, right = pair
+    source.register(left.fileno())
+    right.send(b"x")
+    right.shutdown(socket.SHUT_WR)
+    source.watch(left.fileno(), 0)
+    assert source.poll() == []
+    source.watch(left.fileno(), WRITE)
+    assert source.poll() == [(left.fileno(), WRITE)]
+    source.watch(left.fileno(), 0)
+    assert source.poll() == []
+    source.watch(left.fileno(), READ)
+    assert source.poll() == [(left.fileno(), READ)]
+    source.watch(left.fileno(), 0)
+    source.unregister(left.fileno())
+    assert source.poll() == []
 
 
 async def test_it_can_be_waited_for_itself(source: EventSource, pair: tuple[socket.socket, socket.socket]) -> None:

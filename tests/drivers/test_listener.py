@@ -12,8 +12,13 @@ from structlog.testing import capture_logs
 from qiyu.drivers import listener as listener_module
 from qiyu.drivers.listener import Listener, address_of, bind
 from qiyu.errors import StartupError
+from qiyu.handlers.registry import NOT_LOGGED_IN
 from qiyu.metrics import Metrics
 from qiyu.protocol.tcp import TcpWire
+from qiyu.routing.endpoint import Door
+from sessions import NOBODY
+
+DOOR = Door(lambda: TcpWire(0), NOBODY, NOT_LOGGED_IN)
 
 
 class FakePoller:
@@ -21,13 +26,15 @@ class FakePoller:
 
     def __init__(self) -> None:
         self.added = 0
+        self.addresses: list[bytes] = []
 
     def __len__(self) -> int:
         return self.added
 
-    def add(self, sock: socket.socket, wire: object) -> None:
+    def add(self, sock: socket.socket, door: object, address: bytes) -> None:
         sock.close()
         self.added += 1
+        self.addresses.append(address)
 
 
 class FailingSocket:
@@ -57,7 +64,7 @@ async def test_accepting_survives_what_passes(monkeypatch: pytest.MonkeyPatch) -
     [sock] = bind("tcp", ["127.0.0.1"], 0)
     failing = FailingSocket(sock, [errno.ECONNABORTED, errno.EMFILE, errno.EPROTO, errno.ENFILE])
     poller, metrics = FakePoller(), Metrics()
-    listener = Listener(failing, lambda: TcpWire(0), poller, 100, metrics)  # type: ignore[arg-type]
+    listener = Listener(failing, DOOR, poller, 100, metrics)  # type: ignore[arg-type]
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run)
@@ -72,11 +79,25 @@ async def test_over_the_limit_nobody_is_admitted() -> None:
     [sock] = bind("tcp", ["127.0.0.1"], 0)
     poller, metrics = FakePoller(), Metrics()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Listener(sock, lambda: TcpWire(0), poller, 1, metrics).run)  # type: ignore[arg-type]
+        nursery.start_soon(Listener(sock, DOOR, poller, 1, metrics).run)  # type: ignore[arg-type]
         with socket.create_connection(sock.getsockname()), socket.create_connection(sock.getsockname()):
             await until(lambda: metrics.connections_refused == 1)
         nursery.cancel_scope.cancel()
-    assert poller.added == 1
+    assert poller.addresses == [bytes([127, 0, 0, 1])]
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "packed"),
+    [
+        (socket.AF_INET, "192.0.2.7", bytes([192, 0, 2, 7])),
+        (socket.AF_INET6, "2001:db8::7", bytes.fromhex("20010db8") + bytes(11) + b"\7"),
+        (socket.AF_INET6, "::ffff:192.0.2.7", bytes([192, 0, 2, 7])),
+        (socket.AF_INET6, "fe80::1%eth0", bytes.fromhex("fe80") + bytes(13) + b"\1"),
+    ],
+)
+def test_an_address_is_kept_as_its_bytes(family: int, host: str, packed: bytes) -> None:
+    assert listener_module.packed(family, host) == packed
+    assert listener_module.packed(family, host) is listener_module.packed(family, host)  # shared by those who have it
 
 
 def test_a_port_that_is_taken_stops_the_start() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import socket
+import struct
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,13 +22,14 @@ from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
 from qiyu.drivers.poller import LINGER_SECONDS, Poller
 from qiyu.errors import EndReason
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.handlers.registry import tcp_door
 from qiyu.model import Instant
 from qiyu.protocol.packet import MsgCode
-from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.session import Session
+from qiyu.services.departures import DEPARTURE_SECONDS
 from qiyu.services.tokens import Tokens
-from raw_clients import ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, body_of, frame
+from raw_clients import ACK, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, body_of, frame
 from servers import SECRET
 
 START = Instant(1000.0, 1_700_000_000_000)
@@ -51,8 +54,17 @@ class Bench:
         theirs, ours = socket.socketpair()
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        session = self.poller.add(ours, TcpWire(65536))
+        session = cast("Session", self.poller.add(ours, tcp_door(self.node, 65536), b""))
         return RawTcpClient(trio.SocketStream(trio.socket.from_stdlib_socket(theirs))), session
+
+    async def connect_tcp(self) -> tuple[RawTcpClient, Session]:
+        """A new connection over real TCP."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            theirs = await trio.open_tcp_stream(*listening.getsockname())
+            ours, _ = listening.accept()
+        ours.setblocking(False)
+        session = cast("Session", self.poller.add(ours, tcp_door(self.node, 65536), b""))
+        return RawTcpClient(theirs), session
 
     async def log_in(self, user: int) -> tuple[RawTcpClient, Session]:
         """A new connection, logged in."""
@@ -250,13 +262,90 @@ async def test_a_peer_that_shut_its_side_is_closed_even_if_no_answer_comes(bench
         await trio.testing.wait_all_tasks_blocked()
         bench.node.sessions.end(session, EndReason.IDLE)
         await peer.expect(LOGOUT)
-        bench.advance(LINGER_SECONDS + 0.1)
+        await peer.expect_closed()
+    assert len(bench.poller) == 0
+
+
+async def test_a_peer_that_shuts_its_side_gets_the_receipt_that_waited_for_the_database(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.waiting += 2  # as messages do that are to be stored
+        await peer.send(HEARTBEAT)
+        await peer.stream.send_eof()
+        await peer.expect(HEARTBEAT)
+        for _ in range(2):
+            await trio.testing.wait_all_tasks_blocked()  # it neither closes nor spins
+            assert len(bench.poller) == 1
+            session.send_receipt("a", 7)
+            session.settled()
+            assert (await peer.expect(ACK))["clientMsgId"] == "a"
+        await peer.expect_closed()
+    with trio.fail_after(5):
+        await bench.poller.drained()
+
+
+async def test_a_peer_that_shut_its_side_goes_on_being_sent_what_it_is_owed(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.outbox.push(frame(HEARTBEAT, b'{"data":"%b"}' % (b"x" * 3_000_000)))  # more than the kernel takes
+        await peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.ended
+        assert len(bench.poller) == 1
+        await peer.expect(HEARTBEAT)
+        await peer.expect_closed()
+    with trio.fail_after(5):
+        await bench.poller.drained()
+
+
+async def test_a_peer_that_shut_its_side_and_does_not_read_has_its_second(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.outbox.push(frame(HEARTBEAT, b" " * 10_000_000))
+        await peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        bench.advance(LINGER_SECONDS - 0.1)
+        assert len(bench.poller) == 1
+        bench.advance(0.2)
         assert len(bench.poller) == 0
+
+
+@pytest.mark.parametrize("waits", ["held", "stored", "unread"])
+async def test_a_peer_that_shuts_its_side_and_then_resets_ends(waits: str) -> None:
+    await reset_after_shutting(Bench(best_source()), waits, at_once=sys.platform == "linux")
+    await reset_after_shutting(Bench(SelectorSource()), waits, at_once=False)
+
+
+async def reset_after_shutting(bench: Bench, waits: str, *, at_once: bool) -> None:
+    """epoll tells of the reset; elsewhere it is noticed when something is sent, or the peer has had its time."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.poller.run)
+        peer, session = await bench.connect_tcp()
+        if waits == "held":
+            session.hold()
+        elif waits == "stored":
+            session.waiting += 1
+        else:
+            session.outbox.push(frame(HEARTBEAT, b" " * 10_000_000))
+        await peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(bench.poller) == 1
+        peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await trio.aclose_forcefully(peer.stream)
+        await trio.testing.wait_all_tasks_blocked()
+        if not at_once and len(bench.poller):
+            bench.advance(DEPARTURE_SECONDS)
+            bench.dispatcher.sweep(bench.now)
+        with trio.fail_after(5):
+            await bench.poller.drained()
+        assert session.ended
+        assert len(bench.node.departures) == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_a_closed_session_held_is_let_go_within_its_second(bench: Bench) -> None:
     peer, session = await bench.log_in(10001)
-    gone = weakref.ref(session.outbox.owner.sock)
+    gone = weakref.ref(session.outbox.owner._sock)
     session.outbox.push(b"x" * 10_000_000)
     await trio.aclose_forcefully(peer.stream)
     gc.disable()

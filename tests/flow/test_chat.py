@@ -7,7 +7,21 @@ import time
 import trio
 from wsproto.events import Ping
 
-from raw_clients import ACK, BIZ, DIRECT, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, ROOM_CHAT, RawTcpClient, body_of, frame
+from raw_clients import (
+    ACK,
+    BIZ,
+    DIRECT,
+    ERROR,
+    HEARTBEAT,
+    LOGIN,
+    LOGOUT,
+    ROOM,
+    ROOM_CHAT,
+    RawTcpClient,
+    RawWsClient,
+    body_of,
+    frame,
+)
 from servers import RunningServer
 
 
@@ -67,6 +81,18 @@ async def test_a_direct_message_to_nobody_comes_when_somebody_is_there(server: R
             heard = await nine.expect(BIZ)
             assert (heard["userId"], heard["data"]["userId"]) == (10009, 10001)
             assert heard["data"]["content"] == "anybody?"
+
+
+async def test_a_websocket_may_log_in_by_a_packet(server: RunningServer) -> None:
+    async with await server.tcp_peer(10002, 3) as two, await RawWsClient.connect(server.ws, "/") as one:
+        await one.send(LOGIN, appId=10001, userId=10001, token=server.token(10001), data={"roomId": 3})
+        assert await one.expect(LOGIN) == {"appId": 10001, "userId": 10001, "data": "true"}
+        await one.say(3, "hello")
+        assert (await two.expect(BIZ))["data"]["content"] == "hello"
+    async with await RawWsClient.connect(server.ws, "/") as one:
+        await one.send(LOGIN, appId=10001, userId=10001, token=server.token(10009))
+        assert (await one.expect(ERROR))["data"]["code"] == 401
+        assert (await one.expect_closed()).code == 1008
 
 
 async def test_a_login_may_come_byte_by_byte(server: RunningServer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from wsproto.events import CloseConnection
 
 from qiyu.storage.database import Database
 from qiyu.storage.urls import SQLITE_FILE
@@ -175,6 +176,49 @@ async def test_what_is_not_acknowledged_comes_once_more(start_server: Start) -> 
         again = [await heard(two), await heard(two)]
         assert trio.current_time() - begin > 0.2
         assert sorted(again) == first[:2]
+        await quiet(two)
+
+
+async def test_a_script_that_shuts_its_side_gets_its_receipts(server: RunningServer) -> None:
+    async with await server.ws_peer(10002, 7) as two:
+        async with await server.tcp_peer(10001, 7) as one:
+            for n in range(3):
+                await say(one, 7, str(n), str(n))
+            await one.stream.send_eof()
+            msg_ids = [await receipt(one, str(n)) for n in range(3)]
+            await one.expect_closed()
+        assert [await heard(two) for _ in range(3)] == [(msg_id, str(n)) for n, msg_id in enumerate(msg_ids)]
+        await quiet(two)
+
+
+@pytest.mark.parametrize("way", ["close frame", "end of stream", "LOGOUT"])
+@pytest.mark.parametrize("ws", [False, True])
+async def test_what_came_before_a_good_bye_is_handled_before_it(start_server: Start, ws: bool, way: str) -> None:
+    """A room that memory does not know, messages to it, and the good-bye, all in one write."""
+    if way == "close frame" and not ws:
+        return
+    async with start_server() as server, await server.tcp_peer(10002, 7) as two:
+        one = await (server.ws_peer if ws else server.tcp_peer)(10001)
+        async with one:
+            packets = [
+                one.packet(ROOM, data={"roomId": 7, "afterMsgId": "1"}),
+                one.packet(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7, "content": "at once"}),
+                one.packet(BIZ, bizCode=ROOM_CHAT, data={"roomId": 7, "content": "stored"}, clientMsgId="a"),
+            ]
+            if isinstance(one, RawWsClient) and way == "close frame":
+                packets.append(one.event(CloseConnection(1000)))
+            elif way == "LOGOUT":
+                packets.append(one.packet(LOGOUT))
+            await one.stream.send_all(b"".join(packets))
+            if way == "end of stream":
+                await one.stream.send_eof()
+            assert (await one.expect(ROOM))["data"]["roomId"] == 7
+            msg_id = await receipt(one, "a")
+            if way == "LOGOUT":
+                await one.expect(LOGOUT)
+            assert (await one.expect_closed()).code == (1000 if ws else None)
+        assert (await heard(two))[1] == "at once"
+        assert await heard(two) == (msg_id, "stored")
         await quiet(two)
 
 

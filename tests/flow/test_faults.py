@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-from types import MappingProxyType
+from typing import cast
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 from wsproto.events import BytesMessage, TextMessage
 
-from qiyu.handlers import dispatch
 from qiyu.handlers.registry import LOGGED_IN
+from qiyu.routing.endpoint import Handler
 from raw_clients import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, RawWsClient, Rejected, frame
 from servers import RunningServer, Start
 
@@ -93,7 +93,7 @@ async def test_upgrades_that_are_refused(server: RunningServer) -> None:
         (f"/{token}x/10001", None, 401),
         (f"/{token}/5", None, 400),
         (f"/{token}/10001/1003", None, 400),
-        ("/", None, 400),
+        ("/nonsense", None, 400),
         (f"/{token}/10001", "https://elsewhere.example", 403),
     ):
         with pytest.raises(Rejected) as rejected:
@@ -197,7 +197,7 @@ async def test_a_bug_closes_the_connection_it_was_met_on(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(dispatch, "LOGGED_IN", MappingProxyType({**LOGGED_IN, LOGIN: broken}))
+    monkeypatch.setitem(cast("dict[int, Handler]", LOGGED_IN.handlers), LOGIN, broken)
     async with await server.ws_peer(10001) as bystander, await server.tcp_peer(10002) as one:
         with capture_logs() as logs:
             await one.send(LOGIN, token="not to be shown")

@@ -32,6 +32,85 @@ def test_an_upgrade_is_a_login() -> None:
     assert harness.metrics.logins == 1
 
 
+def test_a_bare_path_is_followed_by_a_login() -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    peer.upgrade("/")
+    assert peer.receive() == []
+    assert peer.http.startswith(b"HTTP/1.1 101 ")
+    assert not peer.session.ended
+    peer.send(LOGIN, appId=10_001, userId=10_000, token=harness.token(10_000, nickname="小鱼"), data={"roomId": 7})
+    assert peer.receive() == [Received(LOGIN, {"appId": 10_001, "userId": 10_000, "data": "true"})]
+    assert (peer.session.nickname, peer.session.is_in(7)) == ("小鱼", True)
+    assert peer.answer(HEARTBEAT).code == HEARTBEAT
+    assert harness.metrics.logins == 1
+
+
+@pytest.mark.parametrize("code", [HEARTBEAT, BIZ, 1000, 4711])
+def test_a_bare_path_and_something_else_than_a_login(code: int) -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    peer.upgrade("/")
+    peer.write(peer.packet(code) + peer.packet(LOGIN, appId=10_001, userId=10_000, token=harness.token(10_000)))
+    (error,) = peer.receive()
+    assert error_of(error) == 401
+    assert "expected 1001" in error.data["reason"]
+    assert (peer.shut, peer.close_code) == (True, 1008)
+    assert len(harness.node.hub) == 0
+
+
+def test_a_bare_path_and_a_bad_token() -> None:
+    harness = Harness()
+    older = harness.log_in(10_000)
+    peer = harness.connect_ws()
+    peer.upgrade("/")
+    peer.send(LOGIN, appId=10_001, userId=10_000, token="nonsense%10001")
+    (error,) = peer.receive()
+    assert error_of(error) == 401
+    assert (peer.shut, peer.close_code) == (True, 1008)
+    assert not older.session.ended
+    assert harness.metrics.logins_refused == 1
+
+
+def test_a_login_within_the_upgrade_is_too_early() -> None:
+    """RFC 6455: the client waits for the answer to its handshake."""
+    harness = Harness()
+    peer = harness.connect_ws()
+    login = peer.packet(LOGIN, appId=10_001, userId=10_000, token=harness.token(10_000))
+    write, peer.write = peer.write, lambda data: write(data + login)  # type: ignore[method-assign]
+    peer.upgrade("/")
+    assert rejected(peer)[0] == 400
+
+
+@pytest.mark.parametrize("pings", [False, True])
+def test_a_bare_path_without_a_login_in_time(pings: bool) -> None:
+    harness = Harness()
+    peer = harness.connect_ws()
+    harness.advance(2)
+    peer.upgrade("/")
+    for _ in range(11):
+        harness.advance(0.25)
+        if pings:
+            peer.write(peer.masked(0x9, b""))  # a sign of life buys no time
+    assert peer.receive() == []
+    harness.advance(0.25)
+    (error,) = peer.receive()
+    assert error_of(error) == 401
+    assert error.data["reason"] == "no login within 5 s; the connection is closed"
+    assert (peer.shut, peer.close_code) == (True, 1008)
+    assert harness.metrics.logins_timed_out == 1
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [(None, 101), ("http://localhost:8000", 101), ("https://a.example", 403)]
+)
+def test_a_bare_path_and_an_origin(origin: str | None, status: int) -> None:
+    peer = Harness().connect_ws()
+    peer.upgrade("/", origin=origin)
+    peer.receive()
+    assert peer.http.startswith(b"HTTP/1.1 %d " % status)
+
+
 @pytest.mark.parametrize("rest", ["", "/", "/1001", "/1001/"])
 def test_code_and_room_may_be_left_out(rest: str) -> None:
     harness = Harness()
@@ -65,7 +144,7 @@ def test_a_room_that_cannot_be_entered_costs_the_room_only(param: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/?room=7",
         "/{token}",
         "/{token}/10000/1001/7/8",
         "/{token}/9999",

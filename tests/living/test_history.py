@@ -19,12 +19,12 @@ from qiyu.model import Instant
 from qiyu.protocol.packet import APP_ID
 from qiyu.routing.hub import Hub
 from qiyu.routing.msgid import first_id
-from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Session
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.living_rooms import close_room, start_room
 from qiyu.storage.messages import NewMessage, store
 from qiyu.storage.migrate import upgrade
+from sessions import make_session
 
 ANN, BOB, CAROL = 10_001, 10_002, 10_003
 ROOM = 7
@@ -62,7 +62,7 @@ class Archive:
         )
 
     def connect(self, user_id: int, room_id: int = 0, app_id: int = APP_ID) -> Session:
-        session = Session(1, None, Outbox(lambda _: None, 1, None), 0)  # type: ignore[arg-type]  # nothing is sent
+        session = make_session()
         session.user_id, session.app_id = user_id, app_id
         self.hub.bind(session)
         if room_id:

@@ -95,7 +95,7 @@ def test_websocket_the_same_packets_come_whole_and_byte_by_byte(sent: list[tuple
     data = b"".join(peer.masked(0x1, envelope(code, body)) for code, body, _ in sent)
     got: list[tuple[int, str, bool]] = []
     for part in [data] if whole else [data[i : i + 1] for i in range(len(data))]:
-        got += told(peer.wire.receive_data(part))
+        got += told(peer.session.wire.receive_data(part))
     assert got == sent
 
 
@@ -115,7 +115,7 @@ def envelope(code: int, body: str) -> bytes:
 )
 def test_websocket_what_differs_is_not_taken_for_one(text: bytes) -> None:
     peer = Harness().log_in_ws(10_001)
-    packets = peer.wire.receive_data(peer.masked(0x1, text))
+    packets = peer.session.wire.receive_data(peer.masked(0x1, text))
     assert [packet.acks for packet in packets] in ([None], [])
 
 

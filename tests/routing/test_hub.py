@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from itertools import count
 
-from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.hub import Hub
-from qiyu.routing.outbox import UNBOUNDED, Outbox
 from qiyu.routing.session import Session
+from sessions import make_session
 
 _ids = count(1)
 
 
 def session(user_id: int, app_id: int = 10_001) -> Session:
-    made = Session(next(_ids), TcpWire(0), Outbox(lambda _: None, UNBOUNDED), 0.0)
+    made = make_session(next(_ids))
     made.identify(app_id, user_id, "", "")
     return made
 
@@ -56,7 +55,7 @@ def test_unbind_leaves_the_room_even_where_the_place_is_taken() -> None:
 def test_who_never_logged_in_is_forgotten_without_harm() -> None:
     hub = Hub()
     hub.bind(session(10_000))
-    hub.unbind(Session(next(_ids), TcpWire(0), Outbox(lambda _: None, UNBOUNDED), 0.0))
+    hub.unbind(make_session(next(_ids)))
     assert len(hub) == 1
 
 

@@ -5,11 +5,10 @@ from itertools import count
 import pytest
 
 from qiyu.metrics import Metrics
-from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.inflight import InFlight
-from qiyu.routing.outbox import Outbox
 from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session, Table
+from sessions import make_session
 
 _ids = count(1)
 
@@ -23,7 +22,7 @@ class Town:
 
     def session(self, *, room: str = "", direct: str = "") -> Session:
         """A session with these messages in flight, each named by a letter."""
-        session = Session(next(_ids), TcpWire(0), Outbox(lambda _: None, 2**62), 0.0)
+        session = make_session(next(_ids))
         session.room_in_flight = self._table(room)
         session.direct_in_flight = self._table(direct)
         return session

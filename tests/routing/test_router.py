@@ -15,6 +15,7 @@ from qiyu.routing.outbox import Outbox, OutboxLimits
 from qiyu.routing.publication import Publication
 from qiyu.routing.router import Router
 from qiyu.routing.session import Session
+from sessions import make_session
 
 _ids = count(1)
 _msg_ids = count(10**18)
@@ -36,7 +37,7 @@ class Town:
         self.router = Router(self.limits, self.in_flight, self.metrics)
 
     def member(self, user_id: int, wire: Wire | None = None) -> Session:
-        session = Session(next(_ids), wire or TcpWire(0), Outbox(lambda _: None, self.limits.hard), 0.0)
+        session = make_session(next(_ids), wire, Outbox(lambda _: None, self.limits.hard))
         session.identify(10_001, user_id, "", "")
         self.hub.bind(session)
         self.hub.enter(session, 1)

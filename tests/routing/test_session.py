@@ -4,15 +4,17 @@ import json
 import struct
 
 from qiyu.errors import EndReason, ErrorCode, Refused
+from qiyu.handlers.registry import LOGGED_IN
 from qiyu.protocol.packet import MAX_ID, MIN_ID, MsgCode
 from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.outbox import UNBOUNDED, Outbox
 from qiyu.routing.session import WIDTH_BITS, Session
+from sessions import make_session
 
 
 def session(hard: int = UNBOUNDED) -> Session:
-    return Session(1, TcpWire(0), Outbox(lambda _: None, hard), 0.0)
+    return make_session(outbox=Outbox(lambda _: None, hard))
 
 
 def packets(of: Session) -> list[tuple[int, dict[str, object]]]:
@@ -31,7 +33,7 @@ def test_sessions_share_packets_when_kind_and_width_are_the_same() -> None:
     keys = set()
     for wire in (TcpWire(0), WebSocketWire(0)):
         for user_id in (MIN_ID, 99_999, 100_000, MAX_ID):
-            each = Session(1, wire, Outbox(lambda _: None, UNBOUNDED), 0.0)
+            each = make_session(wire=wire)
             each.identify(10_001, user_id, "", "")
             assert each.digits == str(user_id).encode()
             assert each.splice & (2**WIDTH_BITS - 1) == len(each.digits)
@@ -104,7 +106,7 @@ def test_a_gap_is_told_once() -> None:
 
 
 def test_nothing_is_sent_before_the_upgrade() -> None:
-    one = Session(1, WebSocketWire(0), Outbox(lambda _: None, UNBOUNDED), 0.0)
+    one = make_session(wire=WebSocketWire(0))
     one.answer(MsgCode.LOGIN)
     one.send_error(Refused(ErrorCode.MALFORMED, "no"))
     one.end(EndReason.DRAIN, retry_after_ms=1)
@@ -121,8 +123,10 @@ def test_a_header_is_what_the_contract_says() -> None:
 
 def test_repr_shows_its_state() -> None:
     one = session()
-    assert repr(one) == "<Session 1 tcp user=10001/0 not logged in <Outbox 0 bytes, open>>"
+    assert repr(one) == "<Session 1 tcp from nowhere user=10001/0 not logged in <Outbox 0 bytes, open>>"
     one.identify(10_001, 10_000, "", "")
-    assert "user=10001/10000 active" in repr(one)
+    one.state = LOGGED_IN
+    one.address = bytes([192, 0, 2, 7])
+    assert "tcp from 192.0.2.7 user=10001/10000 active" in repr(one)
     one.close(1000, "")
     assert "ended" in repr(one)

@@ -297,8 +297,8 @@ def test_eof_ends_the_session_and_what_is_owed_is_still_there() -> None:
     harness = Harness()
     peer = harness.log_in(10_000, room=1)
     peer.send(HEARTBEAT)
-    harness.dispatcher.eof(peer.session)
-    harness.dispatcher.eof(peer.session)
+    peer.shut_down()
+    peer.shut_down()
     assert [packet.code for packet in peer.receive()] == [HEARTBEAT]
     assert peer.shut
     assert len(harness.node.hub) == 0
@@ -309,7 +309,7 @@ def test_eof_within_a_packet() -> None:
     harness = Harness()
     peer = harness.log_in(10_000)
     peer.write(peer.packet(HEARTBEAT)[:-1])
-    harness.dispatcher.eof(peer.session)
+    peer.shut_down()
     assert harness.metrics.protocol_violations == 1
     assert peer.session.ended
 

@@ -10,12 +10,11 @@ from qiyu.living import history as living_history
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.tcp import HEADER, TcpWire
 from qiyu.routing.msgid import first_id
-from qiyu.routing.outbox import Outbox
-from qiyu.routing.session import Session
 from qiyu.services.replay import publication_of
 from qiyu.storage.database import Database
 from qiyu.storage.messages import NewMessage, conversation_page, store
 from qiyu.web.images import DEFAULT_AVATAR
+from sessions import make_session
 from web.sites import HOST, Caller, Site, bearer
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -84,7 +83,7 @@ async def test_what_is_no_host(site: Site, host: str) -> None:
 
 
 def connect(site: Site, user_id: int, *, app_id: int = APP_ID, room_id: int = 0) -> None:
-    session = Session(1, TcpWire(2**16), Outbox(lambda _: None, 2**20), 0)
+    session = make_session()
     session.identify(app_id, user_id, "", "")
     site.hub.bind(session)
     if room_id:

@@ -7,9 +7,8 @@ import trio
 
 from qiyu.client.errors import ConnectFailed, ConnectionLost
 from qiyu.client.options import Options
-from qiyu.client.transport import MAX_BODY_BYTES, Address, Login
-from qiyu.protocol.bodies import ImMsgBody, encode_json
-from qiyu.protocol.packet import MsgCode, Packet
+from qiyu.client.transport import MAX_BODY_BYTES, Address, Login, login_packet
+from qiyu.protocol.packet import Packet
 from qiyu.protocol.tcp import TcpWire
 
 
@@ -47,7 +46,7 @@ async def open_tcp(address: Address, login: Login, options: Options) -> AsyncIte
     stream = await open_stream(address, options)
     try:
         transport = TcpTransport(stream)
-        await transport.send([Packet(MsgCode.LOGIN, encode_json(ImMsgBody(*login)))])
+        await transport.send([login_packet(login)])
         yield transport
     finally:
         await trio.aclose_forcefully(stream)

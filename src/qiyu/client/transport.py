@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from qiyu.protocol.packet import Packet
+from qiyu.protocol.bodies import ImMsgBody, encode_json
+from qiyu.protocol.packet import MsgCode, Packet
 
 MAX_BODY_BYTES: Final = 1 << 20
 """The longest packet a client takes; a server's are a small part of it."""
@@ -33,6 +34,11 @@ class Login(NamedTuple):
     token: str
 
 
+def login_packet(login: Login) -> Packet:
+    """What a connection begins with."""
+    return Packet(MsgCode.LOGIN, encode_json(ImMsgBody(*login)))
+
+
 OpenTransport: TypeAlias = Callable[[Login], AbstractAsyncContextManager[Transport]]
 """Connects and asks for the login, whose answer is the first packet to come; closes when left.
 
@@ -41,7 +47,7 @@ Raises `ConnectFailed` and `LoginRefused`.
 
 
 class Address(NamedTuple):
-    """A server's URL, taken apart. `path` is what comes before /{token} on a WebSocket."""
+    """A server's URL, taken apart. `path` is where a WebSocket of the server is, without its last slash."""
 
     scheme: str
     host: str

@@ -1,4 +1,6 @@
-"""WebSocket on trio-websocket: JSON envelopes in text messages, and the login in the path.
+"""WebSocket on trio-websocket: envelopes in text messages, the first of which is the login.
+
+The login is a packet and not the path, so that no proxy's access log has the token.
 
 trio-websocket is held at arm's length. Its stream is opened and closed here, for it waits for a server that never
 closes; its reader task runs in our nursery, for it raises what should be a result; its time limits are not used.
@@ -8,13 +10,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import quote
 
 import h11
-import msgspec
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import ProtocolError
@@ -23,31 +23,17 @@ from qiyu.client.background import BackgroundTasks
 from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost, LoginRefused
 from qiyu.client.options import Options
 from qiyu.client.tcp import open_stream
-from qiyu.client.transport import MAX_BODY_BYTES, Address, Login
-from qiyu.protocol.packet import MAGIC, MsgCode, Packet
+from qiyu.client.transport import MAX_BODY_BYTES, Address, Login, login_packet
+from qiyu.errors import ProtocolViolation
+from qiyu.protocol.envelope import decode, encode
+from qiyu.protocol.packet import Packet
 
 CLOSE_SECONDS: Final = 1
 """How long the closing handshake may take."""
 REASON_CHARS: Final = 200
 
-# What RFC 3986 allows in a path segment. `%` is not among it, so the token's own becomes %25; should the token hold
-# anything else, the server, which decodes nothing but that, says that it is no token.
-_SAFE: Final = "!$&'()*+,;=:@"
 # What the reader task raises at a server's nonsense: its own, and what it does not expect of the libraries it uses.
 _READER_FAULTS: Final = (ConnectionClosed, ProtocolError, h11.ProtocolError, UnicodeError)
-
-
-class Envelope(msgspec.Struct):
-    """What a text message holds; `len` counts the bytes of `body` in UTF-8."""
-
-    magic: int
-    code: int
-    len: int
-    body: str
-
-
-_decode_envelope: Final = msgspec.json.Decoder(Envelope).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class WebSocketTransport:
@@ -60,23 +46,22 @@ class WebSocketTransport:
         """See `Transport.send`."""
         try:
             for packet in packets:
-                body = bytes(packet.body)
-                envelope = Envelope(MAGIC, packet.code, len(body), body.decode())
-                await self._websocket.send_message(_encode(envelope).decode())
+                await self._websocket.send_message(encode(packet.code, bytes(packet.body)).decode())
         except (ConnectionClosed, ProtocolError) as exc:
             raise _lost(exc) from None
 
     async def receive(self) -> list[Packet]:
         """See `Transport.receive`: one message, one packet."""
         try:
-            envelope = _decode_envelope(await self._websocket.get_message())
+            message = await self._websocket.get_message()
         except ConnectionClosed as exc:
             raise _lost(exc) from None
-        except msgspec.DecodeError as exc:
-            raise ConnectionLost(f"the server does not speak the protocol: {exc}") from None
-        if envelope.magic != MAGIC:
-            raise ConnectionLost(f"the server does not speak the protocol: magic {envelope.magic}")
-        return [Packet(envelope.code, envelope.body.encode())]
+        if not isinstance(message, str):
+            raise ConnectionLost("the server does not speak the protocol: a binary message")
+        try:
+            return [decode(message.encode(), MAX_BODY_BYTES)]
+        except ProtocolViolation as exc:
+            raise ConnectionLost(f"the server does not speak the protocol: {exc.reason}") from None
 
 
 @asynccontextmanager
@@ -86,9 +71,12 @@ async def open_websocket(address: Address, login: Login, options: Options) -> As
     websocket: WebSocketConnection | None = None
     try:
         async with BackgroundTasks() as nursery:
-            websocket = await _handshake(nursery, stream, address, login, options)
+            websocket = await _handshake(nursery, stream, address, options)
+            transport = WebSocketTransport(websocket)
             try:
-                yield WebSocketTransport(websocket)
+                with suppress(ConnectionLost):  # what it said before it closed is still to be read
+                    await transport.send([login_packet(login)])
+                yield transport
             finally:
                 with trio.move_on_after(CLOSE_SECONDS):
                     await websocket.aclose()
@@ -121,11 +109,9 @@ async def _handshake(
     nursery: trio.Nursery,
     stream: trio.SSLStream[trio.SocketStream] | trio.SocketStream,
     address: Address,
-    login: Login,
     options: Options,
 ) -> WebSocketConnection:
     host = f"[{address.host}]" if ":" in address.host else address.host
-    path = f"{address.path}/{quote(login.token, safe=_SAFE)}/{login.user_id}/{MsgCode.LOGIN:d}"
     try:
         # A server that closes without an answer looks like a silent one to trio-websocket.
         with trio.fail_after(options.connect_seconds):
@@ -133,7 +119,7 @@ async def _handshake(
                 nursery,
                 stream,
                 f"{host}:{address.port}",
-                path,
+                f"{address.path}/",
                 max_message_size=MAX_BODY_BYTES,
                 receive_buffer_size=None,
             )

@@ -5,6 +5,7 @@ Both are themselves a file descriptor that becomes readable when one of theirs i
 
 from __future__ import annotations
 
+import contextlib
 import select
 import selectors
 import sys
@@ -27,8 +28,11 @@ class EventSource(Protocol):
         """Watch `fd` for reading."""
         ...
 
-    def want_write(self, fd: int, wanted: bool) -> None:
-        """Watch `fd` for reading, and for writing as well or no more."""
+    def watch(self, fd: int, events: int) -> None:
+        """Watch `fd`, which is registered, for READ, WRITE, both or neither from now on.
+
+        epoll tells of errors in any case; others may not, where it is neither.
+        """
         ...
 
     def unregister(self, fd: int) -> None:
@@ -58,9 +62,9 @@ if sys.platform == "linux":
             """See `EventSource.register`."""
             self._epoll.register(fd, READ)
 
-        def want_write(self, fd: int, wanted: bool) -> None:
-            """See `EventSource.want_write`."""
-            self._epoll.modify(fd, READ | WRITE if wanted else READ)
+        def watch(self, fd: int, events: int) -> None:
+            """See `EventSource.watch`."""
+            self._epoll.modify(fd, events)
 
         def unregister(self, fd: int) -> None:
             """See `EventSource.unregister`."""
@@ -82,14 +86,17 @@ class SelectorSource:
         """See `EventSource.register`."""
         self._selector.register(fd, selectors.EVENT_READ)
 
-    def want_write(self, fd: int, wanted: bool) -> None:
-        """See `EventSource.want_write`."""
-        events = selectors.EVENT_READ | selectors.EVENT_WRITE if wanted else selectors.EVENT_READ
-        self._selector.modify(fd, events)
+    def watch(self, fd: int, events: int) -> None:
+        """See `EventSource.watch`."""
+        wanted = (selectors.EVENT_READ if events & READ else 0) | (selectors.EVENT_WRITE if events & WRITE else 0)
+        self.unregister(fd)  # a selector watches nothing for nothing
+        if wanted:
+            self._selector.register(fd, wanted)
 
     def unregister(self, fd: int) -> None:
         """See `EventSource.unregister`."""
-        self._selector.unregister(fd)
+        with contextlib.suppress(KeyError):  # it is watched for nothing
+            self._selector.unregister(fd)
 
     def close(self) -> None:
         """See `EventSource.close`."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import resource
 import socket
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import structlog
 import trio
@@ -19,7 +20,8 @@ import trio
 from qiyu.drivers.poller import Poller
 from qiyu.errors import StartupError
 from qiyu.metrics import Metrics
-from qiyu.protocol.wire import Wire
+from qiyu.model import Address
+from qiyu.routing.endpoint import Door
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,9 @@ SPARE_FILES: Final = 256
 
 ANY: Final = "::"
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104  # to compare with
+
+IPV6_BYTES: Final = 16
+_IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"  # how a socket that takes both shows one (RFC 4291, section 2.5.5.2)
 
 _NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -122,19 +127,26 @@ def address_of(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@functools.lru_cache(maxsize=1024)  # many come from one address, and share these bytes
+def packed(family: int, host: str) -> Address:
+    """The bytes of an address as `accept` gives it."""
+    address = socket.inet_pton(family, host.partition("%")[0])  # an IPv6 one of this network has its interface after it
+    return address.removeprefix(_IPV4_MAPPED) if len(address) == IPV6_BYTES else address
+
+
 class Listener:
     """One listening socket. `connections` is how many the poller may have in all."""
 
     def __init__(
         self,
         sock: socket.socket,
-        make_wire: Callable[[], Wire],
+        door: Door,
         poller: Poller,
         connections: int,
         metrics: Metrics,
     ) -> None:
         self._sock = sock
-        self._make_wire = make_wire
+        self._door = door
         self._poller = poller
         self._connections = connections
         self._metrics = metrics
@@ -154,7 +166,7 @@ class Listener:
         """Accept who waits; False if the machine has no room for more just now."""
         for _ in range(ACCEPTS):
             try:
-                sock, _ = self._sock.accept()
+                sock, address = self._sock.accept()
             except BlockingIOError:
                 return True
             except OSError as exc:
@@ -165,10 +177,10 @@ class Listener:
                     return False
                 continue  # accept(2): errors of the connection that was waiting, to be treated like EAGAIN
             self._short = False
-            self._admit(sock)
+            self._admit(sock, address)
         return True
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, address: Any) -> None:
         if len(self._poller) >= self._connections:
             self._metrics.connections_refused += 1
             sock.close()
@@ -176,7 +188,7 @@ class Listener:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
-            self._poller.add(sock, self._make_wire())
+            self._poller.add(sock, self._door, packed(sock.family, address[0]))
         except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
             self._metrics.connections_refused += 1
             sock.close()

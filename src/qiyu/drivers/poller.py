@@ -10,7 +10,9 @@ Rules that keep it right:
 - Good-bye: what is owed is sent, then our side is shut, then the peer's last bytes are read and thrown away until it
   closes too (closing with unread bytes would reset the connection, and the peer might never read our last packet).
   All of it within about a second (the clock ticks four times in one), whatever the peer does.
-- An error in handling one connection's bytes is logged with its session and closes that connection, no other.
+- A peer that has shut its side is watched for writing and for errors only: it would be readable for ever. It is closed
+  when its endpoint has ended and all is sent.
+- An error in handling one connection's bytes is logged with its endpoint and closes that connection, no other.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ import structlog
 import trio
 
 from qiyu.drivers.alarm import Alarm
-from qiyu.drivers.event_source import WRITE, EventSource
+from qiyu.drivers.connection import PlainConnection
+from qiyu.drivers.event_source import READ, WRITE, EventSource
 from qiyu.handlers.dispatch import Dispatcher
-from qiyu.model import Instant
-from qiyu.protocol.wire import Wire
+from qiyu.model import Address, Instant
+from qiyu.routing.endpoint import Door, Endpoint
 from qiyu.routing.outbox import Outbox, OutboxLimits
-from qiyu.routing.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -41,25 +43,6 @@ BUSY_SECONDS: Final = 0.005  # how long turns may follow each other before other
 DELIVERIES_A_TURN: Final = 20_000
 FLUSHES_A_TURN: Final = 5_000
 LONG_TURN_SECONDS: Final = 0.05
-
-
-class Connection:
-    """A socket and its session."""
-
-    __slots__ = ("at_eof", "closing", "deadline", "fd", "outbox", "session", "sock", "waits_to_write")
-
-    def __init__(self, sock: socket.socket, outbox: Outbox, session: Session) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.outbox = outbox
-        self.session = session
-        self.waits_to_write = False
-        self.deadline = 0.0  # when it closes whatever happens; 0 until its session has ended
-        self.closing = False  # closes at the end of this turn
-        self.at_eof = False  # the peer has shut its side while a packet of its waits for its answer
-
-    def __repr__(self) -> str:
-        return f"<Connection fd={self.fd} {self.session!r}>"
 
 
 class Poller:
@@ -77,12 +60,12 @@ class Poller:
         self._source = source
         self._clock = clock
         self._outbox_hard = limits.hard
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, PlainConnection] = {}
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._dirty: list[Outbox] = []
         self._left: list[tuple[int, int]] = []  # events that one turn had no time for
-        self._closing: list[Connection] = []
-        self._ending: deque[Connection] = deque()  # sessions have ended; by deadline
+        self._closing: list[PlainConnection] = []
+        self._ending: deque[PlainConnection] = deque()  # endpoints have ended; by deadline
         self._alarm = Alarm()
         self._asleep = False
         self._emptied: trio.Event | None = None
@@ -95,14 +78,14 @@ class Poller:
     def __repr__(self) -> str:
         return f"<Poller connections={len(self)} dirty={len(self._dirty)}>"
 
-    def add(self, sock: socket.socket, wire: Wire) -> Session:
+    def add(self, sock: socket.socket, door: Door, address: Address) -> Endpoint:
         """Drive a connected, non-blocking socket from now on, and close it in the end. Raises OSError if it cannot."""
         self._source.register(sock.fileno())  # first, for it may fail
         outbox = Outbox(self._wake, self._outbox_hard)
-        session = self._dispatcher.opened(wire, outbox, self._clock())
-        connection = outbox.owner = Connection(sock, outbox, session)
+        endpoint = self._dispatcher.opened(door, outbox, address, self._clock())
+        connection = outbox.owner = PlainConnection(sock, outbox, endpoint)
         self._connections[connection.fd] = connection
-        return session
+        return endpoint
 
     async def run(self) -> None:
         """Drive until cancelled; then close every socket."""
@@ -119,18 +102,15 @@ class Poller:
             self._emptied = trio.Event()
             await self._emptied.wait()
 
-    def run_for(self, session: Session, act: Callable[[], None]) -> None:
-        """Do what another task has for a session; a bug in it closes that connection, as when bytes come."""
-        connection: Connection | None = session.outbox.owner
+    def run_for(self, endpoint: Endpoint, act: Callable[[], None]) -> None:
+        """Do what another task has for an endpoint; a bug in it closes that connection, as when bytes come."""
+        connection: PlainConnection | None = endpoint.outbox.owner
         if connection is None:
             return
         try:
             act()
         except Exception as bug:  # noqa: BLE001
             self._crashed(connection, bug)
-            return
-        if connection.at_eof and session.held is None:
-            self._ended(connection, self._clock())
 
     def expire(self, now: Instant) -> None:
         """Close what has had its second to say good-bye."""
@@ -205,11 +185,11 @@ class Poller:
         if self._closing:
             self._close_now()
 
-    def _read(self, connection: Connection, now: Instant) -> None:
+    def _read(self, connection: PlainConnection, now: Instant) -> None:
         if connection.closing:
             return
         try:
-            size = connection.sock.recv_into(self._buffer)
+            size = connection.receive(self._buffer)
         except BlockingIOError:
             return
         except OSError:  # reset, timed out, unreachable: the peer is gone
@@ -217,28 +197,25 @@ class Poller:
             return
         try:
             if size:
-                self._dispatcher.received(connection.session, self._buffer[:size], now)
+                self._dispatcher.received(connection.endpoint, self._buffer[:size], now)
                 return
+            self._dispatcher.eof(connection.endpoint, now)
         except Exception as bug:  # noqa: BLE001
             self._crashed(connection, bug)
-            return
-        if connection.session.held is None:
+        if not size:
             self._ended(connection, now)
-        else:  # it is closed when that has been answered; until then, it would only be readable for ever
-            connection.at_eof = True
-            self._source.unregister(connection.fd)
 
-    def _ended(self, connection: Connection, now: Instant) -> None:
-        try:
-            self._dispatcher.eof(connection.session)
-        except Exception as bug:  # noqa: BLE001
-            self._crashed(connection, bug)
+    def _ended(self, connection: PlainConnection, now: Instant) -> None:
+        """The peer has shut its side. It may still read: what it is owed, and the answers to what it sent."""
+        if connection.at_eof:  # there is nothing it could say: what woke us was an error, a reset
+            self._close_later(connection)
             return
-        # The peer may have shut only its own side and still read: what the kernel takes at once, it gets.
+        connection.at_eof = True
         self._flush(connection, now)
-        self._close_later(connection)
+        if not connection.closing:
+            self._watch(connection)
 
-    def _flush(self, connection: Connection, now: Instant) -> None:
+    def _flush(self, connection: PlainConnection, now: Instant) -> None:
         if connection.closing:
             return
         outbox = connection.outbox
@@ -249,7 +226,7 @@ class Poller:
         data = outbox.take(SEND_BYTES)
         if data:
             try:
-                sent = connection.sock.send(data)
+                sent = connection.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -270,39 +247,46 @@ class Poller:
         if outbox.finished:
             self._shut(connection)
 
-    def _look_after(self, connection: Connection, outbox: Outbox, now: Instant) -> None:
+    def _look_after(self, connection: PlainConnection, outbox: Outbox, now: Instant) -> None:
         if outbox.overflowed:
             self._overflowed(connection)
         if outbox.finished and not connection.deadline:
             connection.deadline = now.monotonic + LINGER_SECONDS
             self._ending.append(connection)
 
-    def _wait_to_write(self, connection: Connection, wanted: bool) -> None:
-        if connection.waits_to_write is not wanted and not connection.at_eof:
+    def _wait_to_write(self, connection: PlainConnection, wanted: bool) -> None:
+        if connection.waits_to_write is not wanted:
             connection.waits_to_write = wanted
-            self._source.want_write(connection.fd, wanted)
+            self._watch(connection)
 
-    def _shut(self, connection: Connection) -> None:
+    def _watch(self, connection: PlainConnection) -> None:
+        events = (0 if connection.at_eof else READ) | (WRITE if connection.waits_to_write else 0)
+        self._source.watch(connection.fd, events)
+
+    def _shut(self, connection: PlainConnection) -> None:
+        if connection.at_eof:
+            self._close_later(connection)
+            return
         try:
-            connection.sock.shutdown(socket.SHUT_WR)
+            connection.shut()
         except OSError:  # the peer was faster
             self._close_later(connection)
 
-    def _overflowed(self, connection: Connection) -> None:
+    def _overflowed(self, connection: PlainConnection) -> None:
         try:
-            self._dispatcher.overflowed(connection.session)
+            self._dispatcher.overflowed(connection.endpoint)
         except Exception as bug:  # noqa: BLE001
             self._crashed(connection, bug)
 
-    def _crashed(self, connection: Connection, bug: Exception) -> None:
-        log.error("a connection is closed because of a bug", session=repr(connection.session), exc_info=bug)
+    def _crashed(self, connection: PlainConnection, bug: Exception) -> None:
+        log.error("a connection is closed because of a bug", session=repr(connection.endpoint), exc_info=bug)
         try:
-            self._dispatcher.crashed(connection.session)
+            self._dispatcher.crashed(connection.endpoint)
         except Exception:
-            log.exception("and it could not say good-bye", session=repr(connection.session))
+            log.exception("and it could not say good-bye", session=repr(connection.endpoint))
             self._close_later(connection)
 
-    def _close_later(self, connection: Connection) -> None:
+    def _close_later(self, connection: PlainConnection) -> None:
         if not connection.closing:
             connection.closing = True
             self._closing.append(connection)
@@ -310,15 +294,14 @@ class Poller:
     def _close_now(self) -> None:
         closing, self._closing = self._closing, []
         for connection in closing:
-            if not connection.at_eof:
-                self._source.unregister(connection.fd)
+            self._source.unregister(connection.fd)
             del self._connections[connection.fd]
-            connection.sock.close()
+            connection.close()
             connection.outbox.owner = None  # they hold each other, and all that is owed, until somebody lets go
             try:
-                self._dispatcher.closed(connection.session)
+                self._dispatcher.closed(connection.endpoint)
             except Exception:
-                log.exception("a closed connection could not be forgotten", session=repr(connection.session))
+                log.exception("a closed connection could not be forgotten", session=repr(connection.endpoint))
         if self._emptied is not None and not self._connections:
             self._emptied.set()
 

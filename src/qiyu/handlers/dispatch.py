@@ -1,27 +1,26 @@
-"""Between the drivers and the core: bytes of a session to the handler of each packet, and every fault to its answer.
+"""Between the drivers and the core: bytes of an endpoint to the handler of each packet, and every fault to its answer.
 
-This is all that a driver calls, and nothing in it waits. A test drives it just as a socket would.
+This is all that a driver calls, and nothing in it waits. A test drives it just as a socket would. Nor does it know what
+an endpoint is: its state has the handlers, and its owner ends it (routing/endpoint.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClose
-from qiyu.handlers.ack import acknowledge
-from qiyu.handlers.registry import BEFORE_LOGIN, LOGGED_IN
-from qiyu.model import Instant
+from qiyu.model import Address, Instant
 from qiyu.protocol.bodies import client_msg_id_of
 from qiyu.protocol.packet import Buffer, Packet
-from qiyu.protocol.wire import Wire
+from qiyu.routing.endpoint import Door, Endpoint
 from qiyu.routing.outbox import Outbox
-from qiyu.routing.session import Session
 from qiyu.services.node import Node
 
 HELD_PACKETS: Final = 1000
 HELD_BYTES: Final = 256 * 1024
-"""How much one session may send while an earlier packet of its waits for the database."""
+"""How much one endpoint may send while an earlier packet of its waits for the database."""
 
 
 class Dispatcher:
@@ -30,70 +29,70 @@ class Dispatcher:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def opened(self, wire: Wire, outbox: Outbox, now: Instant) -> Session:
-        """A connection was accepted."""
+    def opened(self, door: Door, outbox: Outbox, address: Address, now: Instant) -> Endpoint:
+        """A connection from `address` was accepted at this door."""
         self.node.metrics.connections_accepted += 1
-        return self.node.sessions.open(wire, outbox, now)
+        return door.owner.open(door, outbox, address, now)
 
-    def received(self, session: Session, data: Buffer, now: Instant) -> None:
-        """Bytes came; after the session's end they are thrown away."""
-        if session.ended:
+    def received(self, endpoint: Endpoint, data: Buffer, now: Instant) -> None:
+        """Bytes came; after the endpoint's end they are thrown away."""
+        if endpoint.ended:
             return
-        wire = session.wire
+        wire = endpoint.wire
         packets = wire.receive_data(data)
         if packets:
-            session.last_seen = now.monotonic
+            endpoint.last_seen = now.monotonic
             self.node.metrics.packets_received += len(packets)
             acks = packets[0].acks
-            if acks is not None and len(packets) == 1 and session.user_id:
-                self._acknowledge(session, acks)  # most reads of a busy server bring this, and nothing else
-            elif session.held is None:
-                self._handle(session, packets, now)
+            if acks is not None and len(packets) == 1 and endpoint.state.take_acks is not None:
+                self._acknowledge(endpoint, acks)  # most reads of a busy server bring this, and nothing else
+            elif endpoint.held is None:
+                self._handle(endpoint, packets, now)
             else:
-                self._hold(session, packets)
-        if wire.has_output:
-            session.last_seen = now.monotonic  # it answers a ping: a sign of life as good as a packet
-            session.outbox.push(wire.data_to_send())
-        if wire.error is not None:
-            self._violated(session, wire.error)
-        elif wire.peer_closed:
-            self.node.sessions.dismiss(session, WsClose.NORMAL, "")
+                self._hold(endpoint, packets)
+        if wire.error is not None or wire.peer_closed:
+            self._left(endpoint, now)
+        elif wire.has_output:
+            endpoint.last_seen = now.monotonic  # it answers a ping: a sign of life as good as a packet
+            endpoint.outbox.push(wire.data_to_send())
 
-    def eof(self, session: Session) -> None:
-        """The peer will send no more. It may still read what it is owed."""
-        if session.ended:
+    def eof(self, endpoint: Endpoint, now: Instant) -> None:
+        """The peer will send no more. It may still read what it is owed, and what it is yet to be answered."""
+        if endpoint.ended or endpoint.leaving is not None:
             return
-        session.wire.receive_eof()
-        if session.wire.error is not None:
+        endpoint.wire.receive_eof()
+        if endpoint.wire.error is not None:
             self.node.metrics.protocol_violations += 1
-        self.node.sessions.dismiss(session, WsClose.NORMAL, "")
+        self.node.departures.after_all(endpoint, partial(_dismiss, endpoint), now)
 
-    def resume(self, session: Session, answer: Callable[[Instant], None], now: Instant) -> None:
-        """What the session waited for has come: `answer` it, as its handler would have, then handle what was held."""
-        if session.ended:
+    def resume(self, endpoint: Endpoint, answer: Callable[[Instant], None], now: Instant) -> None:
+        """What the endpoint waited for has come: `answer` it, as its handler would have, then handle what was held."""
+        if endpoint.ended:
             return
-        held, session.held = session.held or [], None
+        held, endpoint.held = endpoint.held or [], None
         try:
             answer(now)
         except Refused as refusal:
-            self._refused(session, refusal)
-        if session.held is not None:  # it has to wait once more
-            session.held = held
+            self._refused(endpoint, refusal)
+        if endpoint.held is not None:  # it has to wait once more
+            endpoint.held = held
         else:
-            self._handle(session, held, now)
+            self._handle(endpoint, held, now)
+            endpoint.answered()
 
-    def overflowed(self, session: Session) -> None:
-        """The session's outbox passed its hard bound."""
-        self.node.sessions.overflowed(session)
+    def overflowed(self, endpoint: Endpoint) -> None:
+        """The endpoint's outbox passed its hard bound."""
+        endpoint.owner.overflowed(endpoint)
 
-    def crashed(self, session: Session) -> None:
-        """A bug: this session ends, with no more said than that."""
+    def crashed(self, endpoint: Endpoint) -> None:
+        """A bug: this endpoint ends, with no more said than that."""
         self.node.metrics.connections_crashed += 1
-        self.node.sessions.dismiss(session, WsClose.INTERNAL_ERROR, "internal error")
+        endpoint.owner.dismiss(endpoint, WsClose.INTERNAL_ERROR, "internal error")
 
-    def closed(self, session: Session) -> None:
+    def closed(self, endpoint: Endpoint) -> None:
         """The connection is gone."""
-        self.node.sessions.closed(session)
+        self.node.departures.forget(endpoint)
+        endpoint.owner.closed(endpoint)
 
     def tick(self, now: Instant) -> None:
         """A few times a second: what is not to be late by a second."""
@@ -103,6 +102,7 @@ class Dispatcher:
     def sweep(self, now: Instant) -> None:
         """About once a second: what is due by the clock."""
         self.node.sessions.sweep(now)
+        self.node.departures.sweep(now)
         self.node.room_events.tick()
         self.node.rings.sweep()
 
@@ -110,37 +110,37 @@ class Dispatcher:
         """This instance stops: every session is told when to come back."""
         self.node.sessions.end_all(EndReason.DRAIN, retry_after_ms)
 
-    def _handle(self, session: Session, packets: list[Packet], now: Instant) -> None:
+    def _handle(self, endpoint: Endpoint, packets: list[Packet], now: Instant) -> None:
         node = self.node
         rest = iter(packets)
         for packet in rest:
-            if packet.acks is not None and session.user_id:
-                self._acknowledge(session, packet.acks)
+            state = endpoint.state
+            if packet.acks is not None and state.take_acks is not None:
+                self._acknowledge(endpoint, packet.acks)
                 continue
-            handler = (LOGGED_IN if session.user_id else BEFORE_LOGIN).get(packet.code)
+            handler = state.handlers.get(packet.code)
             try:
                 if handler is None:
-                    _refuse_code(session, packet.code)
-                else:
-                    handler(node, session, packet.body, now)
+                    raise state.unknown(packet.code)
+                handler(node, endpoint, packet.body, now)
             except Refused as refusal:
                 refusal.client_msg_id = client_msg_id_of(packet.body)
-                self._refused(session, refusal)
+                self._refused(endpoint, refusal)
             except ProtocolViolation as violation:
-                self._violated(session, violation)
-            if session.ended:
+                self._violated(endpoint, violation)
+            if endpoint.ended:
                 return
-            if session.held is not None:
-                self._hold(session, rest)
+            if endpoint.held is not None:
+                self._hold(endpoint, rest)
                 return
 
-    def _hold(self, session: Session, packets: Iterable[Packet]) -> None:
-        held = session.held or []
-        session.held = held
+    def _hold(self, endpoint: Endpoint, packets: Iterable[Packet]) -> None:
+        held = endpoint.held or []
+        endpoint.held = held
         size = sum(len(packet.body) for packet in held)
         for packet in packets:
-            if packet.acks is not None:  # an ACK is good whenever it comes
-                self._acknowledge(session, packet.acks)
+            if packet.acks is not None and endpoint.state.take_acks is not None:  # an ACK is good whenever it comes
+                self._acknowledge(endpoint, packet.acks)
                 continue
             size += len(packet.body)
             if len(held) < HELD_PACKETS and size <= HELD_BYTES:
@@ -148,25 +148,30 @@ class Dispatcher:
                 continue
             reason = "too many packets while an earlier one waits for its answer; send it again later"
             refusal = Refused(ErrorCode.UNAVAILABLE, reason, client_msg_id=client_msg_id_of(packet.body))
-            self._refused(session, refusal)
+            self._refused(endpoint, refusal)
 
-    def _acknowledge(self, session: Session, msg_ids: list[str]) -> None:
+    def _acknowledge(self, endpoint: Endpoint, msg_ids: list[str]) -> None:
         self.node.metrics.packets_received += len(msg_ids) - 1  # the run was counted as one
-        acknowledge(self.node, session, msg_ids)
+        take_acks = endpoint.state.take_acks
+        if take_acks is not None:
+            take_acks(self.node, endpoint, msg_ids)
 
-    def _refused(self, session: Session, refusal: Refused) -> None:
+    def _refused(self, endpoint: Endpoint, refusal: Refused) -> None:
         self.node.metrics.packets_refused += 1
-        session.send_error(refusal)
+        endpoint.send_error(refusal)
 
-    def _violated(self, session: Session, violation: ProtocolViolation) -> None:
-        if session.ended:  # by a packet before the fault
+    def _left(self, endpoint: Endpoint, now: Instant) -> None:
+        """The wire takes nothing more: the peer broke the protocol, or said good-bye in its terms."""
+        fault = endpoint.wire.error
+        good_bye = partial(_dismiss, endpoint) if fault is None else partial(self._violated, endpoint, fault)
+        self.node.departures.after_all(endpoint, good_bye, now)
+
+    def _violated(self, endpoint: Endpoint, violation: ProtocolViolation) -> None:
+        if endpoint.ended:  # by a packet before the fault
             return
         self.node.metrics.protocol_violations += 1
-        self.node.sessions.refuse(session, violation)
+        endpoint.owner.refuse(endpoint, violation)
 
 
-def _refuse_code(session: Session, code: int) -> None:
-    if not session.user_id:
-        raise ProtocolViolation(f"code {code}: expected 1001 (LOGIN) first", code=ErrorCode.NOT_LOGGED_IN)
-    expected = ", ".join(f"{known:d} ({known.name})" for known in sorted(LOGGED_IN))  # type: ignore[attr-defined]
-    raise Refused(ErrorCode.MALFORMED, f"code {code}: expected one of {expected}")
+def _dismiss(endpoint: Endpoint) -> None:
+    endpoint.owner.dismiss(endpoint, WsClose.NORMAL, "")

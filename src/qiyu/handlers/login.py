@@ -1,4 +1,7 @@
-"""1001 LOGIN over TCP: appId, userId and token say who this is; `data` may name a room to enter at once."""
+"""1001 LOGIN, over TCP or on a WebSocket with a bare path.
+
+appId, userId and token say who this is; `data` may name a room to enter at once.
+"""
 
 from __future__ import annotations
 

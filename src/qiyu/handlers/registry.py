@@ -1,11 +1,17 @@
-"""Which handler a packet goes to. There is one table for who has not logged in yet, and one for who has."""
+"""Which handler a packet goes to: a table for each state of an endpoint, and the doors through which endpoints come.
+
+A client that comes by TCP is not logged in, and then logged in; one that comes by WebSocket asks for the upgrade first,
+whose path may be a login already.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, TypeAlias
 
-from qiyu.handlers.ack import ack
+from qiyu.errors import ErrorCode, ProtocolViolation, Refused
+from qiyu.handlers.ack import ack, acknowledge
 from qiyu.handlers.biz import biz
 from qiyu.handlers.heartbeat import heartbeat
 from qiyu.handlers.login import login, login_again
@@ -14,18 +20,27 @@ from qiyu.handlers.room import room
 from qiyu.handlers.ws_handshake import ws_handshake
 from qiyu.model import Instant
 from qiyu.protocol.packet import Buffer, MsgCode
+from qiyu.protocol.tcp import TcpWire
+from qiyu.protocol.websocket import WebSocketWire
+from qiyu.routing.endpoint import Door, State
 from qiyu.routing.session import Session
 from qiyu.services.node import Node
+from qiyu.services.sessions import ClientStates
 
-Handler: TypeAlias = Callable[[Node, Session, Buffer, Instant], None]
-"""Handles one packet. Raises `Refused` for a packet, `ProtocolViolation` for a connection that is not wanted."""
+ClientHandler: TypeAlias = Callable[[Node, Session, Buffer, Instant], None]
+"""A `Handler` of clients' packets."""
 
-BEFORE_LOGIN: Final[Mapping[int, Handler]] = {
-    MsgCode.WS_HANDSHAKE: ws_handshake,
-    MsgCode.LOGIN: login,
-}
 
-LOGGED_IN: Final[Mapping[int, Handler]] = {
+def _login_first(code: int) -> ProtocolViolation:
+    return ProtocolViolation(f"code {code}: expected 1001 (LOGIN) first", code=ErrorCode.NOT_LOGGED_IN)
+
+
+def _unknown(code: int) -> Refused:
+    expected = ", ".join(f"{known} ({MsgCode(known).name})" for known in sorted(_OF_CLIENTS))
+    return Refused(ErrorCode.MALFORMED, f"code {code}: expected one of {expected}")
+
+
+_OF_CLIENTS: Final[Mapping[int, ClientHandler]] = {
     MsgCode.LOGIN: login_again,
     MsgCode.LOGOUT: logout,
     MsgCode.BIZ: biz,
@@ -33,3 +48,19 @@ LOGGED_IN: Final[Mapping[int, Handler]] = {
     MsgCode.ACK: ack,
     MsgCode.ROOM: room,
 }
+
+UPGRADING: Final = State("upgrading", {MsgCode.WS_HANDSHAKE: ws_handshake}, _login_first)
+NOT_LOGGED_IN: Final = State("not logged in", {MsgCode.LOGIN: login}, _login_first)
+LOGGED_IN: Final = State("active", _OF_CLIENTS, _unknown, acknowledge)
+
+CLIENT_STATES: Final = ClientStates(NOT_LOGGED_IN, LOGGED_IN)
+
+
+def tcp_door(node: Node, body_bytes: int) -> Door:
+    """For clients on the TCP port; `body_bytes` of one packet at most, 0 for any number."""
+    return Door(partial(TcpWire, body_bytes), node.sessions, NOT_LOGGED_IN)
+
+
+def ws_door(node: Node, body_bytes: int) -> Door:
+    """For clients on the WebSocket port."""
+    return Door(partial(WebSocketWire, body_bytes), node.sessions, UPGRADING)

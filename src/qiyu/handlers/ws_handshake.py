@@ -1,4 +1,4 @@
-"""1000 WS_HANDSHAKE: the WebSocket upgrade, whose path is a login (docs/protocol.md, WebSocket address)."""
+"""1000 WS_HANDSHAKE: the WebSocket upgrade, whose path may be a login (docs/protocol.md, Logging in)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from qiyu.services.tokens import Identity
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
+BARE_PATH: Final = "/"
 
 _OF_THIS_MACHINE = re.compile(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
@@ -33,12 +34,16 @@ class Rejected(Exception):
 
 
 def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> None:
-    """Upgrade and log in, or refuse with an HTTP status."""
+    """Upgrade, and log in unless the path is bare: then LOGIN is to follow. Or refuse with an HTTP status."""
     wire = session.wire
     if not isinstance(wire, WebSocketWire) or wire.upgrade is None:
         raise ProtocolViolation("code 1000: expected 1001 (LOGIN)", code=ErrorCode.NOT_LOGGED_IN)
     try:
         _check_origin(wire.upgrade, node.allowed_origins)
+        if wire.upgrade.target == BARE_PATH:
+            session.outbox.push(wire.accept())
+            node.sessions.upgraded(session)
+            return
         target = _read_target(wire.upgrade)
         identity = _identify(node, target, now)
     except Rejected as rejected:

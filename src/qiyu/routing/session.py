@@ -1,13 +1,14 @@
-"""One connection as the core knows it (who it is, which room it is in, what it is owed), and the rooms."""
+"""A client's endpoint (who it is, which room it is in, what it is owed), and the rooms."""
 
 from __future__ import annotations
 
 from typing import Final, TypeAlias
 
 from qiyu.errors import EndReason, ErrorCode, Refused
+from qiyu.model import Address
 from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
-from qiyu.protocol.packet import APP_ID, MsgCode, Packet
-from qiyu.protocol.wire import Wire
+from qiyu.protocol.packet import APP_ID, MsgCode
+from qiyu.routing.endpoint import Door, Endpoint
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.publication import Publication
 
@@ -31,34 +32,24 @@ class Room:
         return f"<Room {self.app_id}/{self.id} members={len(self.members)}>"
 
 
-class Session:
-    """From the accepted connection to its end. Not logged in while `user_id` is 0."""
+class Session(Endpoint):
+    """A client, from the accepted connection to its end. Nobody has logged in while `user_id` is 0."""
 
     __slots__ = (
         "app_id",
         "avatar",
         "digits",
         "direct_in_flight",
-        "ended",
-        "held",
-        "id",
-        "last_seen",
         "late_acks",
         "nickname",
-        "outbox",
         "room",
         "room_in_flight",
         "splice",
         "user_id",
-        "waiting",
-        "wire",
     )
 
-    def __init__(self, session_id: int, wire: Wire, outbox: Outbox, now: float) -> None:
-        self.id = session_id
-        """Counted from 1 by this process: for logs."""
-        self.wire = wire
-        self.outbox = outbox
+    def __init__(self, session_id: int, door: Door, outbox: Outbox, address: Address, now: float) -> None:
+        super().__init__(session_id, door, outbox, address, now)
         self.app_id = APP_ID
         self.user_id = 0
         self.nickname = ""
@@ -73,19 +64,10 @@ class Session:
         """None until something is; emptied ones are dropped again by the sweep."""
         self.late_acks = False
         """A direct message was taken off its table unacknowledged: an ACK of what is on none may be that one's."""
-        self.waiting = 0
-        """Messages of its own that wait to be stored; those that follow wait behind them."""
-        self.held: list[Packet] | None = None
-        """Packets that came while an earlier one waits for its answer; None while none does."""
-        self.last_seen = now
-        """When the last complete packet or ping came, in monotonic seconds."""
-        self.ended = False
-        """Said good-bye: its packets are no longer handled, and its connection closes once its outbox is empty."""
 
-    def __repr__(self) -> str:
-        state = "ended" if self.ended else "active" if self.user_id else "not logged in"
+    def _place(self) -> str:
         room = f" room={self.room.id}" if self.room else ""
-        return f"<Session {self.id} {self.wire.name} user={self.app_id}/{self.user_id}{room} {state} {self.outbox!r}>"
+        return f"{super()._place()} user={self.app_id}/{self.user_id}{room}"
 
     def is_in(self, room_id: int) -> bool:
         """Whether it is a member of that room."""
@@ -109,15 +91,15 @@ class Session:
 
     def answer(self, code: MsgCode, data: str = "true") -> None:
         """Send one packet that is for this session alone."""
-        self._send(code, answer(self.user_id, app_id=self.app_id, data=data))
+        self.send(code, answer(self.user_id, app_id=self.app_id, data=data))
 
     def send_error(self, error: Refused) -> None:
-        """Tell the peer that one of its packets was refused, and why."""
+        """See `Endpoint.send_error`: an ERROR packet."""
         data = encode_json(ErrorData(code=error.code, reason=error.reason)).decode()
         body = answer(self.user_id, app_id=self.app_id, data=data)
         if error.client_msg_id:
             body = body[:-1] + b',"clientMsgId":%b}' % encode_json(error.client_msg_id)
-        self._send(MsgCode.ERROR, body)
+        self.send(MsgCode.ERROR, body)
 
     def tell_gap(self) -> None:
         """Tell a slow peer, once for each gap and at its very place, that room messages are missing from here on."""
@@ -133,12 +115,7 @@ class Session:
             msg_id,
             encode_json(client_msg_id),
         )
-        self._send(MsgCode.ACK, body)
-
-    def hold(self) -> None:
-        """A packet waits for its answer: those that follow it wait as well, so that they are handled in order."""
-        if self.held is None:
-            self.held = []
+        self.send(MsgCode.ACK, body)
 
     def end(self, reason: EndReason, *, retry_after_ms: int = 0) -> None:
         """Say LOGOUT with `reason`, once, and close. Whoever calls this also takes it out of the hub."""
@@ -148,24 +125,3 @@ class Session:
         data = LogoutData(reason=reason.text, reconnect=reason.reconnect, retry_after_ms=retry_after_ms)
         self.answer(MsgCode.LOGOUT, encode_json(data).decode())
         self.close(reason.ws_close, reason.text)
-
-    def make_way(self) -> None:
-        """Let an outbox that has overflowed, and takes nothing more, take a last word."""
-        if self.outbox.overflowed:
-            self.outbox.discard()
-
-    def close(self, ws_close: int, reason: str) -> None:
-        """Say good-bye in the wire's own terms, and close once the peer has read what it is owed."""
-        if self.ended:
-            return
-        self.ended = True
-        if self.wire.has_output:  # the answer to a close frame: a session may end in the read that brought one
-            self.outbox.push(self.wire.data_to_send())
-        farewell = self.wire.close(ws_close, reason)
-        if farewell:
-            self.outbox.push(farewell)
-        self.outbox.finish()
-
-    def _send(self, code: MsgCode, body: bytes) -> None:
-        if self.wire.is_open:
-            self.outbox.push(self.wire.encode(code, body))

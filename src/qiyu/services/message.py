@@ -149,9 +149,12 @@ class Message:
         if move is None:
             raise RuntimeError(f"message {self.msg_id} is {self.status}: {event} cannot happen to it")
         self.status = move.to
-        if move.senders:
+        if move.senders > 0:
             for session in self.sessions:
-                session.waiting += move.senders
+                session.waiting += 1
+        elif move.senders < 0:
+            for session in self.sessions:
+                session.settled()
         if move.room and self.ring is not None:
             self.ring.waiting += move.room
 

@@ -11,6 +11,7 @@ from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
+from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.redelivery import Redelivery
@@ -27,6 +28,7 @@ class Node:
     hub: Hub
     in_flight: InFlight
     sessions: Sessions
+    departures: Departures
     chat: Chat
     message_queue: MessageQueue
     replays: Replays

@@ -14,9 +14,9 @@ import structlog
 from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClose
 from qiyu.living.events import RoomEvents
 from qiyu.metrics import Metrics
-from qiyu.model import Instant
+from qiyu.model import Address, Instant, address_text
 from qiyu.protocol.packet import MsgCode
-from qiyu.protocol.wire import Wire
+from qiyu.routing.endpoint import Door, State
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
@@ -35,8 +35,16 @@ class SessionRules:
     idle_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class ClientStates:
+    """What a client becomes (handlers/registry.py has the handlers of each)."""
+
+    not_logged_in: State
+    logged_in: State
+
+
 class Sessions:
-    """The sessions of this instance, from their first byte to their last."""
+    """The sessions of this instance, from their first byte to their last: the owner of clients' endpoints."""
 
     def __init__(
         self,
@@ -44,6 +52,7 @@ class Sessions:
         in_flight: InFlight,
         events: RoomEvents,
         replays: Replays,
+        states: ClientStates,
         rules: SessionRules,
         metrics: Metrics,
     ) -> None:
@@ -51,20 +60,26 @@ class Sessions:
         self._in_flight = in_flight
         self._events = events
         self._replays = replays
+        self._states = states
         self._rules = rules
         self._metrics = metrics
         self._ids = itertools.count(1)
-        self._not_logged_in: dict[Session, None] = {}  # oldest first: all have the same time to log in
+        self._not_logged_in: dict[Session, float] = {}  # when it was opened; the oldest first
 
-    def open(self, wire: Wire, outbox: Outbox, now: Instant) -> Session:
+    def open(self, door: Door, outbox: Outbox, address: Address, now: Instant) -> Session:
         """A connection was accepted; it has `login_seconds` to say who it is."""
-        session = Session(next(self._ids), wire, outbox, now.monotonic)
-        self._not_logged_in[session] = None
+        session = Session(next(self._ids), door, outbox, address, now.monotonic)
+        self._not_logged_in[session] = now.monotonic
         return session
+
+    def upgraded(self, session: Session) -> None:
+        """It may speak packets now, and its LOGIN is still to come; the time for that runs on."""
+        session.state = self._states.not_logged_in
 
     def log_in(self, session: Session, identity: Identity) -> None:
         """The session is `identity` from here on; whichever session was, ends as `replaced`."""
         del self._not_logged_in[session]
+        session.state = self._states.logged_in
         session.identify(identity.app_id, identity.user_id, identity.nickname, identity.avatar)
         replaced = self._hub.bind(session)
         if replaced is not None:
@@ -113,7 +128,13 @@ class Sessions:
 
     def refuse(self, session: Session, violation: ProtocolViolation) -> None:
         """End a session whose peer broke the protocol, or may not be here: ERROR with the reason, then close."""
-        log.debug("connection refused", session=session.id, user=session.user_id, reason=violation.reason)
+        log.debug(
+            "connection refused",
+            session=session.id,
+            user=session.user_id,
+            address=address_text(session.address),
+            reason=violation.reason,
+        )
         self._forget(session)
         if not session.ended:
             session.make_way()
@@ -157,9 +178,9 @@ class Sessions:
         if not self._rules.login_seconds:
             return
         since = now.monotonic - self._rules.login_seconds
-        # last_seen moves with every packet, but before its login a session cannot send a second one
-        late = list(itertools.takewhile(lambda session: session.last_seen <= since, self._not_logged_in))
-        for session in late:
+        # Not by last_seen, which a WebSocket moves with each ping.
+        late = list(itertools.takewhile(lambda opened: opened[1] <= since, self._not_logged_in.items()))
+        for session, _ in late:
             self._metrics.logins_timed_out += 1
             reason = f"no login within {self._rules.login_seconds:g} s"
             self.refuse(session, ProtocolViolation(reason, code=ErrorCode.NOT_LOGGED_IN))

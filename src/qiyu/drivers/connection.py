@@ -1,0 +1,53 @@
+"""One socket, and the endpoint that it is for.
+
+The poller needs two calls of a connection, `receive` and `send`, and one to `shut` its side; whatever lies between
+those and the socket is the connection's own affair.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from qiyu.routing.endpoint import Endpoint
+from qiyu.routing.outbox import Outbox
+
+
+class PlainConnection:
+    """A socket with nothing in between. All calls raise OSError where the peer is gone."""
+
+    __slots__ = ("_sock", "at_eof", "closing", "deadline", "endpoint", "fd", "outbox", "waits_to_write")
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, endpoint: Endpoint) -> None:
+        self._sock = sock
+        self.fd = sock.fileno()
+        self.outbox = outbox
+        self.endpoint = endpoint
+        self.waits_to_write = False
+        self.deadline = 0.0
+        """When it closes whatever happens; 0 until its endpoint has ended."""
+        self.at_eof = False
+        """The peer has shut its side: nothing more is read, and it closes once all is sent."""
+        self.closing = False
+        """It closes at the end of this turn."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} fd={self.fd} {self.endpoint!r}>"
+
+    def receive(self, buffer: memoryview) -> int:
+        """Put what has come into `buffer`; returns how many bytes, 0 at the end of the stream.
+
+        Raises BlockingIOError where nothing has come.
+        """
+        return self._sock.recv_into(buffer)
+
+    def send(self, data: bytes) -> int:
+        """Send the beginning of `data`; returns how many bytes were taken. Raises BlockingIOError where none can be."""
+        return self._sock.send(data)
+
+    def shut(self) -> None:
+        """Nothing more will be sent: the peer finds the end of its stream."""
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Let the socket go."""
+        self._sock.close()
