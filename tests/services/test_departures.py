@@ -131,8 +131,7 @@ def test_a_refusal_that_comes_late_comes_before_the_good_bye(ws: bool, way: str)
     peer = logged_in(harness, LEAVER, ws=ws)
     harness.settle()
     leave(peer, way, whisper(peer, "a"))
-    batch = harness.node.message_queue.take()
-    harness.node.message_queue.failed(batch, harness.now)
+    harness.lose(harness.take())
     refusal, *good_bye = peer.receive()
     assert error_of(refusal) == 503
     assert refusal.body["clientMsgId"] == "a"
