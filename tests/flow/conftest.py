@@ -27,6 +27,9 @@ def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     async def start(**changes: Any) -> AsyncIterator[RunningServer]:
         defaults = {"tcp__port": 0, "ws__port": 0, "http__port": 0, "data__dir": tmp_path, "auth__secret": SECRET}
         defaults |= {"living__require_open_room": "false", "living__events": "false"}
+        defaults |= {
+            "ack__retry_seconds": 60
+        }  # on a machine that is slow, nothing comes twice that no test expects twice
         environ = {f"QIYU_{name.upper()}": str(value) for name, value in (defaults | changes).items()}
         settings = load_settings(environ=environ)
         stopped = trio.Event()
