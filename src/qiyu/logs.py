@@ -112,8 +112,7 @@ def configure_logging(
     )
     root = logging.getLogger()
     root.addHandler(handler)
-    # What libraries say while they are debugged is of no use here, and may hold what is nobody's business: aiosqlite
-    # writes out each statement with its values.
+    # What libraries say while they are debugged is of no use here, and may hold what is nobody's business.
     root.setLevel(max(_LEVELS[level], logging.INFO))
 
 

@@ -156,7 +156,7 @@ async def test_a_full_disk(url: str, other: sqlite3.Connection) -> None:
 
 
 async def test_a_database_that_can_only_be_read(path: Path, other: sqlite3.Connection) -> None:
-    async with Database.open(f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true") as db:
+    async with Database.open(f"sqlite:///file:{path}?mode=ro&uri=true") as db:
         assert await db.read(number) == 0
         with pytest.raises(DatabaseUnavailable, match="attempt to write a readonly database"):
             await db.run(increase)

@@ -21,10 +21,6 @@ from storage.conftest import Urls, only
 HEAD = migrate.latest()
 
 
-# As in pyproject.toml: trio-asyncio uses what goes away in Python 3.14.
-WARNINGS = ["-W", "error", "-W", "ignore:'AbstractChildWatcher' is deprecated:DeprecationWarning"]
-
-
 @pytest.fixture
 def empty(urls: Urls) -> str:
     return urls.fresh()
@@ -118,7 +114,7 @@ def test_the_command_of_alembic_works_on_the_configured_database(tmp_path: Path)
     (tmp_path / "config.toml").write_text('[data]\ndir = "elsewhere"\n')
     ini = migrate.migrations_folder() / "alembic.ini"
     done = subprocess.run(
-        [sys.executable, *WARNINGS, "-m", "alembic", "-c", ini, "upgrade", "head"],
+        [sys.executable, "-W", "error", "-m", "alembic", "-c", ini, "upgrade", "head"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

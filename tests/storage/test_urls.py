@@ -11,19 +11,22 @@ from qiyu.storage.urls import database_url
 
 
 def test_without_a_url_it_is_a_file_in_the_data_folder(tmp_path: Path) -> None:
-    assert database_url("", Path("data")) == "sqlite+aiosqlite:///data/qiyu.db"
+    assert database_url("", Path("data")) == "sqlite:///data/qiyu.db"
     assert make_url(database_url("", tmp_path / "50% #1? é")).database == str(tmp_path / "50% #1? é" / "qiyu.db")
 
 
 @pytest.mark.parametrize(
     ("configured", "opened"),
     [
-        ("sqlite:///a/b.db", "sqlite+aiosqlite:///a/b.db"),
-        ("postgres://u:p@h/n", "postgresql+asyncpg://u:p@h/n"),
-        ("postgresql://u:p%40@h:5433/n?sslmode=require", "postgresql+asyncpg://u:p%40@h:5433/n?ssl=require"),
-        ("postgresql+asyncpg://h/n", "postgresql+asyncpg://h/n"),
-        ("mysql://u@h/n", "mysql+aiomysql://u@h/n?charset=utf8mb4"),
-        ("mariadb://u@h/n?charset=latin1", "mysql+aiomysql://u@h/n?charset=utf8mb4"),
+        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
+        ("sqlite+aiosqlite:///a/b.db", "sqlite:///a/b.db"),
+        ("postgres://u:p@h/n", "postgresql+psycopg://u:p@h/n"),
+        ("postgresql://u:p%40@h:5433/n?sslmode=require", "postgresql+psycopg://u:p%40@h:5433/n?sslmode=require"),
+        ("postgresql+asyncpg://h/n?ssl=require", "postgresql+psycopg://h/n?sslmode=require"),
+        ("postgresql+psycopg://h/n", "postgresql+psycopg://h/n"),
+        ("mysql://u@h/n", "mysql+pymysql://u@h/n?charset=utf8mb4"),
+        ("mysql+aiomysql://u@h/n", "mysql+pymysql://u@h/n?charset=utf8mb4"),
+        ("mariadb://u@h/n?charset=latin1", "mysql+pymysql://u@h/n?charset=utf8mb4"),
     ],
 )
 def test_each_database_has_its_driver(configured: str, opened: str) -> None:
@@ -35,6 +38,7 @@ def test_each_database_has_its_driver(configured: str, opened: str) -> None:
     [
         ("oracle://u:secret@h/n", "oracle:// is no database that qiyu knows; expected sqlite:///file, postgresql://"),
         ("postgresql://u:secret@h:port/n", "cannot be read as a URL; .*In a password, write @ as %40"),
+        ("postgresql://u:secret@h/n?ssl=perhaps", "sslmode=perhaps: expected one of disable, allow"),
         ("postgresql://u:secret@h", "expected the name of a database at the end"),
         ("sqlite://", "expected a file"),
         ("sqlite:///:memory:", "expected a file"),

@@ -1,35 +1,31 @@
-"""The one place where SQLAlchemy's asyncio engine meets trio.
+"""The one place where the database meets trio.
 
-An asyncio event loop runs inside trio (trio-asyncio), in a task of its own: nothing else in the process sees it. Each
-piece of work is one transaction and one asyncio task in that loop, and it belongs to the database, not to its caller: a
-caller that is cancelled leaves at once, and the work goes on to its own end. To cancel a driver in mid-statement costs
-the connection, for nobody knows what the server has done by then, and on SQLite it does not even stop the statement. So
-work is cut off only when its time is over or the database is closed.
+SQLAlchemy's plain engines and drivers wait where they are called, so each piece of work, one transaction, runs in a
+thread of trio's. It belongs to the database, not to its caller: a caller that is cancelled leaves at once, and the work
+goes on to its own end. To stop a statement half-way costs the connection, for nobody knows what the server has done by
+then. So work is cut off only when its time is over or the database is closed.
 
 Everything is bounded: the connections, the callers that wait for one, how long they wait, how long a transaction may
-take, and how long closing takes. trio's clock measures it: with an autojump clock, which jumps while a driver works,
+take, and how long closing takes. trio's clock measures it: with an autojump clock, which jumps while a thread works,
 every time is over at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-import structlog
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
-from sqlalchemy import Connection, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy.exc import InterfaceError, ProgrammingError
 
 from qiyu.errors import ConfigError, DatabaseUnavailable
-from qiyu.storage.engines import READING, SQLITE_READERS, InThread, Limits, Synchronous, make_engine
+from qiyu.storage.engines import READING, SQLITE_READERS, Limits, Synchronous, make_engine
 from qiyu.storage.failures import passes, reason_of, was_victim
+from qiyu.storage.job import GRACE_SECONDS, Job
+from qiyu.storage.transactions import JOB, transact
 from qiyu.storage.urls import database_url
 
 __all__ = ["Database", "Limits", "database_url"]
@@ -37,71 +33,10 @@ __all__ = ["Database", "Limits", "database_url"]
 T = TypeVar("T")
 P = ParamSpec("P")
 
-log = structlog.get_logger(__name__)
-
 TRIES: Final = 3  # of a transaction that the database undoes to settle a deadlock
 
 _OPEN_SECONDS: Final = 10.0  # to connect and be let in; something else may be listening there
-
-# Closing: work under way ends, is interrupted, is cancelled, is cancelled again. Less than 2 s together.
-_FINISH_SECONDS: Final = 0.75
-_GRACE_SECONDS: Final = 0.2
-
-
-class _Job(Generic[T]):
-    """An asyncio task, seen from trio."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, at_end: Callable[[_Job[T]], None]) -> None:
-        self.done = trio.Event()
-        self.abandoned = False
-        self.interrupt: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """Stops the statement that SQLite executes; the drivers of the servers do it when they are cancelled."""
-        self._loop = loop
-        self._at_end = at_end
-        self.is_cut_off = False
-        self._task: asyncio.Task[T] | None = None
-
-    def start(self, work: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(work)
-        self._task.add_done_callback(self._end)
-
-    def result(self, too_late: str) -> T:
-        """What it returned. Raises what it raised, or DatabaseUnavailable with `too_late` where it was cut off."""
-        if self._task is None or not self._task.done() or self._task.cancelled():
-            raise DatabaseUnavailable(too_late)
-        error = self._task.exception()
-        if self.is_cut_off and isinstance(error, DatabaseUnavailable):
-            raise DatabaseUnavailable(too_late) from error
-        return self._task.result()
-
-    async def cut_off(self) -> None:
-        """End it now, unless it has ended. Takes 0.6 s at most."""
-        if self._task is None or self.done.is_set():
-            return
-        self.is_cut_off = True
-        if self.interrupt is not None:
-            interrupting = self._loop.create_task(self.interrupt())
-            await self._given_grace()
-            interrupting.cancel()
-        # The first has SQLAlchemy close the connection in good order, the second without.
-        for _ in range(2):
-            if not self.done.is_set():
-                self._task.cancel()
-                await self._given_grace()
-        if not self.done.is_set():
-            log.error("a transaction does not end; its connection is lost")
-            self.done.set()
-
-    async def _given_grace(self) -> None:
-        with trio.move_on_after(_GRACE_SECONDS):
-            await self.done.wait()
-
-    def _end(self, task: asyncio.Task[T]) -> None:
-        error = None if task.cancelled() else task.exception()  # asyncio wants to see that somebody asked
-        if self.abandoned and error is not None:
-            log.warning("a transaction failed after its caller had left", error=repr(error))
-        self._at_end(self)
-        self.done.set()
+_FINISH_SECONDS: Final = 0.75  # for work under way, when the database is closed; with all else, less than 2 s
 
 
 class Database:
@@ -109,7 +44,7 @@ class Database:
 
     def __init__(self, url: str, limits: Limits, synchronous: Synchronous) -> None:
         self.queries = 0
-        """Statements executed so far."""
+        """Statements executed so far; several threads count, so under load it may be a few short."""
         self._url = make_url(url)
         self._limits = limits
         self._synchronous: Synchronous = synchronous
@@ -117,19 +52,20 @@ class Database:
             self._writing, self._reading = _slots(1), _slots(SQLITE_READERS)
         else:
             self._writing = self._reading = _slots(limits.connections)
-        self._jobs: set[_Job[Any]] = set()
-        self._opened = trio.Event()
+        self._jobs: set[Job[Any]] = set()
         self._closing = trio.Event()
-        self._failure: DatabaseUnavailable | None = None
-        self._loop: asyncio.AbstractEventLoop
         self._watching: trio.Nursery
-        self._engine: AsyncEngine
-        self._read_engine: AsyncEngine
-        self._in_thread: InThread
+        self._engine: Engine
+        self._read_engine: Engine
 
     def __repr__(self) -> str:
         waiting = self._writing.statistics().tasks_waiting
         return f"<Database {self._where()}: {len(self._jobs)} transactions, {waiting} waiting>"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file on this machine, and not a server."""
+        return self._url.get_backend_name() == "sqlite"
 
     @classmethod
     @asynccontextmanager
@@ -146,7 +82,8 @@ class Database:
         alone: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(database._serve)
+                database._prepare()
+                await nursery.start(database._serve)
                 try:
                     await database._connect()
                     yield database
@@ -162,8 +99,9 @@ class Database:
     async def run(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, ...)` in one transaction, commit, and return its result.
 
-        `work` is a plain function. What it raises rolls back and comes out as it is. It may be run again from the
-        start, when the database has undone it to settle a deadlock, so it should change nothing but the database.
+        `work` is a plain function, and runs in a thread of its own. What it raises rolls back and comes out as it is.
+        It may be run again from the start, when the database has undone it to settle a deadlock, so it should change
+        nothing but the database.
 
         Cancelled before it has a connection, it does nothing. Cancelled later, the outcome is unknown: the transaction
         goes on without its caller, and is committed or rolled back as a whole. Raises DatabaseUnavailable, after which
@@ -186,18 +124,16 @@ class Database:
         """`run` without a limit on how long it takes, for changing tables."""
         return await self.run_within(math.inf, work, *args, **kwargs)
 
-    async def _run(
-        self, slots: trio.Semaphore, engine: AsyncEngine, work: Callable[[Connection], T], seconds: float
-    ) -> T:
+    async def _run(self, slots: trio.Semaphore, engine: Engine, work: Callable[[Connection], T], seconds: float) -> T:
         await self._take(slots)
 
-        def at_end(job: _Job[T]) -> None:
+        def at_end(job: Job[T]) -> None:
             self._jobs.remove(job)
             slots.release()
 
-        job = _Job(self._loop, at_end)
+        job = Job(at_end)
         self._jobs.add(job)
-        job.start(self._carry_out(job, engine, work))
+        job.start(lambda: self._carry_out(job, engine, work))
         self._watching.start_soon(self._watch, job, seconds)
         try:
             await job.done.wait()
@@ -220,7 +156,7 @@ class Database:
             slots.release()
             raise DatabaseUnavailable(self._says("it was closed"))
 
-    async def _watch(self, job: _Job[Any], seconds: float) -> None:
+    async def _watch(self, job: Job[Any], seconds: float) -> None:
         """See to it that the work ends, with or without a caller."""
         try:
             with trio.move_on_after(seconds):
@@ -229,86 +165,60 @@ class Database:
             with trio.CancelScope(shield=True):
                 await job.cut_off()
 
-    # What follows up to _attempt runs in asyncio.
-
-    async def _carry_out(self, job: _Job[T], engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    def _carry_out(self, job: Job[T], engine: Engine, work: Callable[[Connection], T]) -> T:
+        """The whole life of a piece of work, in its thread."""
+        engine = engine.execution_options(**{JOB: job})
         try:
             for _ in range(TRIES - 1):
                 try:
-                    return await self._attempt(job, engine, work)
-                except DBAPIError as exc:
+                    return transact(engine, job, work, self._limits.busy_seconds)
+                except Exception as exc:
                     if not was_victim(exc):
                         raise
-            return await self._attempt(job, engine, work)
-        except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-            if not passes(exc):
+            return transact(engine, job, work, self._limits.busy_seconds)
+        except Exception as exc:
+            if isinstance(exc, DatabaseUnavailable) or not passes(exc):
                 raise
             raise DatabaseUnavailable(self._says(reason_of(exc))) from exc
 
-    async def _attempt(self, job: _Job[T], engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
-        if self._url.get_backend_name() == "sqlite":
-            return await self._attempt_in_thread(job, engine, work)
-        async with engine.begin() as connection:
-            return await connection.run_sync(work)
+    def _prepare(self) -> None:
+        try:
+            self._engine = make_engine(self._url, self._limits, self._synchronous)
+        except OSError as exc:
+            raise DatabaseUnavailable(f"{exc.filename or self._where()}: {exc.strerror or exc}") from exc
+        event.listen(self._engine, "before_cursor_execute", self._before_execute)
+        self._read_engine = self._engine.execution_options(**{READING: True})
 
-    async def _attempt_in_thread(self, job: _Job[T], engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
-        """The whole transaction in the thread of an aiosqlite connection.
-
-        Statement by statement, each of them is a trip there and back, which takes longer than the statement.
-        """
-        reading = READING in engine.get_execution_options()
-        async with engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None  # noqa: S101  # it was just connected
-            job.interrupt = driver.interrupt
-            try:
-                return await driver._execute(self._in_thread.run, driver, reading, lambda: job.is_cut_off, work)  # type: ignore[no-any-return]
-            except asyncio.CancelledError:
-                await connection.invalidate()  # it may never come to an end
-                raise
-            finally:
-                job.interrupt = None
-
-    async def _serve(self) -> None:
-        """The event loop's life, from opening to closing. It ends itself, and so is not to be cancelled."""
+    async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """From opening to closing. It ends itself, and so is not to be cancelled."""
         with trio.CancelScope(shield=True):
-            try:
-                self._engine = make_engine(self._url, self._limits, self._synchronous)
-            except OSError as exc:
-                self._failure = DatabaseUnavailable(f"{exc.filename or self._where()}: {exc.strerror or exc}")
-                self._opened.set()
-                return
-            self._in_thread = InThread(self._limits, self._before_execute)
-            self._read_engine = self._engine.execution_options(**{READING: True})
-            event.listen(self._engine.sync_engine, "before_cursor_execute", self._before_execute)
-            async with trio_asyncio.open_loop() as self._loop:
-                self._loop.set_exception_handler(_log_error)
-                async with trio.open_nursery() as self._watching:
-                    self._opened.set()
-                    await self._closing.wait()
-                    with trio.move_on_after(_FINISH_SECONDS):
-                        for job in list(self._jobs):
-                            await job.done.wait()
-                    self._watching.cancel_scope.cancel()
-                disposing: _Job[None] = _Job(self._loop, lambda _: None)
-                disposing.start(self._engine.dispose())
-                await self._watch(disposing, _GRACE_SECONDS)
+            async with trio.open_nursery() as self._watching:
+                task_status.started()
+                await self._closing.wait()
+                with trio.move_on_after(_FINISH_SECONDS):
+                    for job in list(self._jobs):
+                        await job.done.wait()
+                self._watching.cancel_scope.cancel()
+            disposing = Job[None](lambda _: None)
+            disposing.start(self._engine.dispose)
+            with trio.move_on_after(GRACE_SECONDS):
+                await disposing.done.wait()
 
     async def _connect(self) -> None:
-        await self._opened.wait()
-        if self._failure is not None:
-            raise self._failure
         try:
             await self._run(self._reading, self._read_engine, lambda _: None, _OPEN_SECONDS)
-        except (TypeError, ValueError, InterfaceError) as exc:
+        except (TypeError, ValueError, InterfaceError, ProgrammingError) as exc:
             raise ConfigError(f"database.url: the driver does not take an option in it: {reason_of(exc)}") from exc
 
     def _before_execute(
         self, connection: Connection, _cursor: object, _statement: str, _values: object, context: Any, _many: bool
     ) -> None:
         self.queries += 1
-        if READING in connection.get_execution_options() and (context.isinsert or context.isupdate or context.isdelete):
+        options = connection.get_execution_options()
+        if READING in options and (context.isinsert or context.isupdate or context.isdelete):
             raise RuntimeError("`read` was given work that writes")
+        job: Job[Any] = options[JOB]
+        job.check()
 
     @property
     def address(self) -> str:
@@ -326,8 +236,3 @@ class Database:
 
 def _slots(number: int) -> trio.Semaphore:
     return trio.Semaphore(number, max_value=number)
-
-
-def _log_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # trio-asyncio's own would end the process for it.
-    log.error("an error in the driver of the database", what=context.get("message"), exc_info=context.get("exception"))

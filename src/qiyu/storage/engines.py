@@ -17,16 +17,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
 
 from qiyu.storage.failures import is_busy
-
-T = TypeVar("T")
 
 Synchronous: TypeAlias = Literal["normal", "full"]
 
@@ -52,89 +48,69 @@ class Limits:
     busy_seconds: float = 5  # for another process to let go of an SQLite database
 
 
-def make_engine(url: URL, limits: Limits, synchronous: Synchronous) -> AsyncEngine:
+def make_engine(url: URL, limits: Limits, synchronous: Synchronous) -> Engine:
     """An engine that has not connected yet. For SQLite, makes folder and file; raises OSError where that fails."""
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, limits, synchronous)
-    options: dict[str, Any] = {"connect_args": {"timeout": CONNECT_SECONDS}}
+    options: dict[str, Any] = {"connect_args": {"connect_timeout": CONNECT_SECONDS}}
     if url.get_backend_name() == "mysql":
-        options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "isolation_level": "READ COMMITTED"}
+        options["isolation_level"] = "READ COMMITTED"
     # A ping before each transaction, for a server that was restarted has closed what is in the pool.
-    return create_async_engine(
-        url, pool_size=limits.connections, max_overflow=0, pool_pre_ping=True, hide_parameters=True, **options
+    engine = create_engine(
+        url,
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        paramstyle="format",  # in order, and not by name, so that rows can be bound as they are
+        **options,
     )
+    if url.get_backend_name() == "mysql":
+        event.listen(engine, "do_connect", _connect_in_time)
+    return engine
 
 
-def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> AsyncEngine:
+def _connect_in_time(_dialect: object, _record: object, args: Any, options: dict[str, Any]) -> Any:
+    """PyMySQL's limit on connecting is not one on being greeted by the server."""
+    import pymysql  # noqa: PLC0415  # of an extra
+
+    connection = pymysql.connect(*args, read_timeout=CONNECT_SECONDS, write_timeout=CONNECT_SECONDS, **options)
+    connection._read_timeout = connection._write_timeout = None  # type: ignore[attr-defined]  # jobs have a limit
+    return connection
+
+
+def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> Engine:
     if "uri" not in url.query:
         _make_file(Path(url.database or ""))
     busy_ms = min(_BUSY_MS, int(limits.busy_seconds * 1000))
-    engine = create_async_engine(
+    engine = create_engine(
         url,
+        poolclass=QueuePool,
         pool_size=1 + SQLITE_READERS,
         max_overflow=0,
         hide_parameters=True,
-        pool_reset_on_return=None,  # no transaction is left open, and a rollback is a trip to its thread
-        connect_args={"isolation_level": None, "timeout": busy_ms / 1000},
+        pool_reset_on_return=None,  # no transaction is left open
+        # Each transaction may run in another thread, one at a time.
+        connect_args={"isolation_level": None, "timeout": busy_ms / 1000, "check_same_thread": False},
     )
 
     file = None if "uri" in url.query else Path(url.database or "")
 
-    @event.listens_for(engine.sync_engine, "do_connect")
+    @event.listens_for(engine, "do_connect")
     def check_file(*_: object) -> None:
         # It was there at the start. Where somebody has removed it, SQLite would make an empty one, for all to read.
         if file is not None and not file.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
         try:
             _set_up(connection, synchronous, limits.busy_seconds)
         except BaseException:
-            connection.terminate()  # nobody else knows of it yet
+            connection.close()  # nobody else knows of it yet
             raise
 
     return engine
-
-
-class InThread:
-    """Runs transactions in the threads of aiosqlite's connections, on plain engines of their own.
-
-    `before_execute` is a listener to "before_cursor_execute".
-    """
-
-    def __init__(self, limits: Limits, before_execute: Callable[..., None]) -> None:
-        self._limits = limits
-        self._before_execute = before_execute
-        self._engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
-
-    def run(self, driver: Any, reading: bool, called_off: Callable[[], bool], work: Callable[[Connection], T]) -> T:
-        """`work` in one transaction. `driver` is the aiosqlite connection whose thread this is.
-
-        `called_off` says whether there is no point any longer in waiting for other processes.
-        """
-        engine = self._engines.get(driver)
-        if engine is None:
-            engine = self._engines[driver] = self._make(driver._conn)
-        with engine.connect() as connection:
-            if reading:
-                connection.execution_options(**{READING: True})
-            with connection.begin():
-                # SQLAlchemy leaves it to the driver, whose own transaction control is off.
-                statement = "BEGIN" if reading else "BEGIN IMMEDIATE"
-                _once_free(self._limits.busy_seconds, lambda: driver._conn.execute(statement), called_off)
-                return work(connection)
-
-    def _make(self, raw: sqlite3.Connection) -> Engine:
-        engine = create_engine(
-            "sqlite://",
-            creator=lambda: raw,
-            poolclass=StaticPool,
-            pool_reset_on_return=None,
-            hide_parameters=True,
-        )
-        event.listen(engine, "before_cursor_execute", self._before_execute)
-        return engine
 
 
 def _make_file(path: Path) -> None:
@@ -157,7 +133,7 @@ def _set_up(connection: Any, synchronous: Synchronous, busy_seconds: float) -> N
     cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     # The file remembers it, but to switch to it needs the file for oneself, and SQLite does not wait for that.
-    _once_free(busy_seconds, lambda: cursor.execute("PRAGMA journal_mode = WAL"))
+    once_free(busy_seconds, lambda: cursor.execute("PRAGMA journal_mode = WAL"))
     cursor.close()
 
 
@@ -165,8 +141,8 @@ def _never() -> bool:
     return False
 
 
-def _once_free(seconds: float, attempt: Callable[[], object], called_off: Callable[[], bool] = _never) -> None:
-    """Wait for other processes in short waits, so that in between it can be called off."""
+def once_free(seconds: float, attempt: Callable[[], object], called_off: Callable[[], bool] = _never) -> None:
+    """Wait `seconds` at most for other processes, in short waits, so that in between it can be called off."""
     until = time.monotonic() + seconds
     while True:
         try:

@@ -1,13 +1,16 @@
-"""Which errors of a driver pass or can be mended, and which are mistakes in the code.
+"""Which errors of a driver pass or can be mended, and which are mistakes in the code or in a row.
 
-What connecting, locks, full disks and missing rights raise becomes `DatabaseUnavailable`; all else (a wrong statement,
-a constraint nobody expected) goes on as it is.
+Mistakes are known: a wrong statement, a value that a column cannot hold, a constraint that does not. Whatever else a
+driver raises (no connection, no lock, no room, no right, or something that nobody has listed) is for whoever runs the
+server to see to, or passes by itself, and becomes `DatabaseUnavailable`. So an error that is not known is told in one
+line, and what failed is tried again.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import Final
 
 import sqlalchemy.exc
@@ -15,82 +18,108 @@ from sqlalchemy.exc import DBAPIError
 
 # Primary result codes, https://sqlite.org/rescode.html
 _SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_SQLITE: Final = _SQLITE_BUSY | {
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOTADB,
-}
+_SQLITE_MISTAKES: Final = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,  # the statement, or a table that is not there
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+    }
+)
 
 # SQLSTATE classes and codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
-_POSTGRESQL: Final = (
-    "08",  # connection
-    "0A000",  # a kept plan that is no longer valid
-    "25006",  # read-only
-    "28",  # user or password
-    "3D",  # no such database
-    "40",  # deadlock, serialization
-    "42501",  # rights
-    "53",  # disk full, too many connections
-    "55P03",  # lock not available
-    "57",  # cancelled, shutting down, starting up
-    "58",  # input and output
+_POSTGRESQL_MISTAKES: Final = (
+    "0A",  # not supported
+    "20",
+    "21",
+    "22",  # data
+    "23",  # constraint
+    "24",
+    "26",
+    "27",
+    "2D",
+    "34",
+    "38",
+    "39",
+    "3B",  # no such savepoint
+    "3F",
+    "42",  # syntax, no such table or column
+    "44",
+    "54",  # more than a statement can hold
 )
-# Beside deadlocks: a plan that asyncpg has kept, of a table that was changed meanwhile.
-_POSTGRESQL_VICTIM: Final = ("40001", "40P01", "0A000")
+# Of these classes, but for whoever runs the server: a kept plan that is no longer valid, rights.
+_POSTGRESQL_PASSING: Final = frozenset({"0A000", "42501"})
+# Says only that a statement before it has failed, which is among the causes.
+_POSTGRESQL_ABORTED: Final = "25P02"
+# Beside deadlocks: a plan that was kept, of a table that was changed meanwhile.
+_POSTGRESQL_VICTIM: Final = frozenset({"40001", "40P01", "0A000"})
 
 # https://mariadb.com/kb/en/mariadb-error-codes/
 _MYSQL_DEADLOCK: Final = 1213
-_MYSQL: Final = frozenset(
+_MYSQL_MISTAKES: Final = frozenset(
     {
-        1021,  # disk full
-        1037,  # out of memory
-        1040,  # too many connections
-        1044,  # rights
-        1045,  # user or password
-        1049,  # no such database
-        1053,  # shutting down
-        1114,  # table full
-        1129,  # host blocked
-        1130,  # host not allowed
-        1142,  # rights
-        1203,  # too many connections of one user
-        1158,
-        1159,
-        1160,
-        1161,  # the network
-        1205,  # lock wait
-        _MYSQL_DEADLOCK,
-        1226,  # too many of something of one user
-        1290,  # read-only
-        1317,  # interrupted
-        1792,  # read-only transaction
-        1836,  # read-only
-        1927,  # connection killed
-        1969,  # took too long
-        3024,  # took too long
-        2002,
-        2003,  # cannot connect
-        2006,
-        2013,  # connection lost
+        1048,  # NULL
+        1050,
+        1051,
+        1054,  # no such column
+        1060,
+        1061,
+        1062,  # there already
+        1064,  # syntax
+        1065,
+        1071,
+        1072,
+        1091,
+        1101,
+        1109,
+        1110,
+        1118,
+        1136,
+        1146,  # no such table
+        1149,
+        1153,  # more than a packet may have
+        1166,
+        1170,
+        1215,
+        1216,
+        1217,
+        1264,  # number out of range
+        1265,
+        1292,
+        1305,  # no such savepoint
+        1364,
+        1365,
+        1366,  # not in the character set
+        1390,
+        1406,  # too long
+        1451,
+        1452,
+        1586,
+        1690,
+        4025,
     }
 )
+
+
+class _Kind(Enum):
+    PASSES = auto()
+    MISTAKE = auto()
+    UNKNOWN = auto()
 
 
 def passes(error: BaseException) -> bool:
     """Whether it passes by itself, or whoever runs the server can mend it."""
     if isinstance(error, OSError | sqlalchemy.exc.TimeoutError):
         return True
-    return (isinstance(error, DBAPIError) and error.connection_invalidated) or any(
-        _sqlite_code(each) in _SQLITE or _sqlstate(each).startswith(_POSTGRESQL) or _mysql_code(each) in _MYSQL
-        for each in _causes(error)
-    )
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    causes = list(_causes(error))
+    kinds = {_kind(each) for each in causes}
+    if _Kind.PASSES in kinds:
+        return True
+    return bool(causes) and _Kind.MISTAKE not in kinds
 
 
 def was_victim(error: BaseException) -> bool:
@@ -109,8 +138,6 @@ def reason_of(error: BaseException) -> str:
         error = error.orig or error
     code = _mysql_code(error)
     text = str(error.args[1]) if code and len(error.args) > 1 else str(error)
-    # SQLAlchemy puts the class of an asyncpg error in front.
-    text = text.rpartition(">: ")[2] if text.startswith("<class ") else text
     return text.strip().partition("\n")[0] or type(error).__name__
 
 
@@ -125,13 +152,35 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         link = link.__context__
 
 
-def _sqlite_code(error: BaseException | None) -> int:
+def _kind(error: BaseException) -> _Kind:
+    if code := _sqlite_code(error):
+        return _Kind.MISTAKE if code in _SQLITE_MISTAKES else _Kind.PASSES
+    if state := _sqlstate(error):
+        if state == _POSTGRESQL_ABORTED:
+            return _Kind.UNKNOWN
+        is_mistake = state.startswith(_POSTGRESQL_MISTAKES) and state not in _POSTGRESQL_PASSING
+        return _Kind.MISTAKE if is_mistake else _Kind.PASSES
+    if code := _mysql_code(error):
+        return _Kind.MISTAKE if code in _MYSQL_MISTAKES else _Kind.PASSES
+    # The driver raised it by itself: by the classes of PEP 249.
+    name = {each.__name__ for each in type(error).__mro__}
+    return (
+        _Kind.MISTAKE
+        if name & {"DataError", "IntegrityError", "NotSupportedError", "ProgrammingError"}
+        else _Kind.UNKNOWN
+    )
+
+
+def _sqlite_code(error: BaseException) -> int:
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF if isinstance(code, int) else 0
 
 
 def _sqlstate(error: BaseException) -> str:
-    state = getattr(error, "sqlstate", "")
+    if _mysql_code(error):  # which has one as well, and says less with it
+        return ""
+    # The second is for those that psycopg has no class for.
+    state = getattr(error, "sqlstate", None) or getattr(getattr(error, "diag", None), "sqlstate", None)
     return state if isinstance(state, str) else ""
 
 

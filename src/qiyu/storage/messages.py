@@ -18,6 +18,7 @@ from sqlalchemy import (
     Dialect,
     Insert,
     Select,
+    Table,
     and_,
     bindparam,
     case,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     text,
     tuple_,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
 from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, ExactText, t_im_inbox, t_im_message
@@ -94,16 +96,23 @@ class _Plan(NamedTuple):
 class _Many:
     """A statement for many rows of plain numbers and texts, compiled once for each kind of database.
 
-    To bind the values of a row as SQLAlchemy does takes longer than SQLite needs to keep it.
+    To bind the values of a row as SQLAlchemy does takes longer than SQLite needs to keep it. PostgreSQL is given a
+    column at a time, as arrays: one statement for all rows, a fifth of the CPU of one for each.
     """
 
-    def __init__(self, statement: Insert | Delete, columns: Sequence[str]) -> None:
+    def __init__(self, statement: Insert | Delete, columns: Sequence[str], arrays: str) -> None:
+        """`arrays` is the statement for PostgreSQL, with a %s for each column's array."""
         self._statement = statement
         self._columns = list(columns)
+        self._arrays = arrays
         self._sql: dict[str, str] = {}
 
     def __call__(self, c: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
+        if not rows:
+            return
+        if c.dialect.name == "postgresql":
+            c.exec_driver_sql(self._arrays, tuple(map(_array, zip(*rows, strict=True))))
+        else:
             sql = self._sql.get(c.dialect.name) or self._compile(c.dialect)
             c.exec_driver_sql(sql, list(rows))
 
@@ -113,6 +122,24 @@ class _Many:
         assert compiled.positiontup == self._columns  # noqa: S101
         sql = self._sql[dialect.name] = str(compiled)
         return sql
+
+
+def _array(values: Iterable[int | str | None]) -> str:
+    """An array as PostgreSQL writes it; psycopg takes ten times as long for a list."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: int | str | None) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
+    return "NULL" if value is None else str(value)
+
+
+def _from_arrays(table: Table) -> str:
+    """INSERT for PostgreSQL, with an array for each column."""
+    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    arrays = ", ".join(f"%s::{each.type.compile(dialect)}[]" for each in table.c)
+    return f"INSERT INTO {table.name} ({', '.join(table.c.keys())}) SELECT * FROM unnest({arrays})"  # noqa: S608
 
 
 _m: Final = t_im_message.c
@@ -135,9 +162,11 @@ _acknowledge: Final = _Many(
         _i.app_id == bindparam("app"), _i.user_id == bindparam("user"), _i.msg_id == bindparam("msg")
     ),
     ("app", "user", "msg"),
+    "DELETE FROM t_im_inbox USING unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS acks (a, u, m)"
+    " WHERE app_id = a AND user_id = u AND msg_id = m",
 )
-_insert_messages: Final = _Many(insert(t_im_message), _m.keys())
-_insert_inbox: Final = _Many(insert(t_im_inbox), _i.keys())
+_insert_messages: Final = _Many(insert(t_im_message), _m.keys(), _from_arrays(t_im_message))
+_insert_inbox: Final = _Many(insert(t_im_inbox), _i.keys(), _from_arrays(t_im_inbox))
 _bound_client_msg_id: Final = ExactText(CLIENT_MSG_ID_CHARS).process_bind_param
 # Compared, and no EXISTS, which PostgreSQL answers by reading the whole inbox of everybody.
 _HELD: Final = (

@@ -89,7 +89,7 @@ class ExactText(Text):
 
 
 class Hex(TypeDecorator[bytes]):
-    """Bytes as hexadecimal text, for aiomysql cannot write bytes beside PyMySQL 1.2."""
+    """Bytes as hexadecimal text, which every driver reads and writes alike."""
 
     impl = String
     cache_ok = True

@@ -14,20 +14,27 @@ from qiyu.errors import ConfigError
 SQLITE_FILE: Final = "qiyu.db"
 EXPECTED: Final = "expected sqlite:///file, postgresql://user:password@host/name, or mysql:// or mariadb:// like it"
 
-_SQLITE: Final = "sqlite+aiosqlite"
-_POSTGRESQL: Final = "postgresql+asyncpg"
-_MYSQL: Final = "mysql+aiomysql"
+_SQLITE: Final = "sqlite"
+_POSTGRESQL: Final = "postgresql+psycopg"
+_MYSQL: Final = "mysql+pymysql"
 _DRIVERS: Final = {
     "sqlite": _SQLITE,
-    _SQLITE: _SQLITE,
+    "sqlite+pysqlite": _SQLITE,
     "postgres": _POSTGRESQL,
     "postgresql": _POSTGRESQL,
     _POSTGRESQL: _POSTGRESQL,
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
     _MYSQL: _MYSQL,
+    "mariadb+pymysql": _MYSQL,
+    # The drivers of version 0.1, which stand in configurations.
+    "sqlite+aiosqlite": _SQLITE,
+    "postgresql+asyncpg": _POSTGRESQL,
+    "mysql+aiomysql": _MYSQL,
     "mariadb+aiomysql": _MYSQL,
 }
+# https://www.postgresql.org/docs/current/libpq-ssl.html
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def database_url(configured: str, data_dir: Path) -> str:
@@ -58,13 +65,22 @@ def database_url(configured: str, data_dir: Path) -> str:
 
 def _with_driver_options(url: URL) -> URL:
     backend = url.get_backend_name()
-    module, extra = {"postgresql": ("asyncpg", "postgresql"), "mysql": ("aiomysql", "mysql")}.get(backend, ("", ""))
+    module, extra = {"postgresql": ("psycopg", "postgresql"), "mysql": ("pymysql", "mysql")}.get(backend, ("", ""))
     if module and find_spec(module) is None:
         raise ConfigError(f"database.url: {backend} needs a driver. Run: pip install 'qiyu[{extra}]'")
     if backend == "mysql":
         return url.update_query_dict({"charset": "utf8mb4"})  # the "utf8" of MySQL has no emoji
-    if backend == "postgresql" and "sslmode" in url.query:  # as everybody else calls what asyncpg calls ssl
-        return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
+    if backend == "postgresql":
+        return _with_ssl_mode(url)
+    return url
+
+
+def _with_ssl_mode(url: URL) -> URL:
+    if "ssl" in url.query:  # as asyncpg calls what everybody else calls sslmode
+        url = url.difference_update_query(["ssl"]).update_query_dict({"sslmode": url.query["ssl"]})
+    mode = url.query.get("sslmode", "prefer")
+    if mode not in _SSL_MODES:
+        raise ConfigError(f"database.url: sslmode={mode}: expected one of {', '.join(_SSL_MODES)}")
     return url
 
 
