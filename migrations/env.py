@@ -11,12 +11,15 @@ from sqlalchemy import Connection
 
 from qiyu.config import load_settings
 from qiyu.storage.database import Database, database_url
+from qiyu.storage.migrate import VERSION_TABLE
 from qiyu.storage.tables import metadata
 
 
 def migrate(connection: Connection) -> None:
     sqlite = connection.dialect.name == "sqlite"  # where ALTER TABLE can do little: Alembic makes a new table
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=sqlite)
+    context.configure(
+        connection=connection, target_metadata=metadata, render_as_batch=sqlite, version_table=VERSION_TABLE
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -71,6 +71,10 @@ class DatabaseUnavailable(QiyuError):
     """The database cannot be reached, is locked, full or read-only: it may pass, and whoever called may try again."""
 
 
+class Fenced(DatabaseUnavailable):
+    """Another server has taken this one's place: it may write nothing more, and ends. The text says which."""
+
+
 class DatabaseTooNew(StartupError):
     """The database was made by a newer version; the text names both revisions."""
 

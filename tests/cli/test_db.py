@@ -24,21 +24,21 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_it_says_where_the_tables_are_and_brings_them_up_to_date() -> None:
-    for command, printed in (
-        ("current", f"empty (needed: {HEAD})\n"),
-        ("upgrade", f"empty -> {HEAD}\n"),
-        ("upgrade", f"{HEAD} (was up to date)\n"),
-        ("current", f"{HEAD} (up to date)\n"),
+    for command, status, printed in (
+        ("current", 1, f"empty (needed: {HEAD})\n"),
+        ("upgrade", 0, f"empty -> {HEAD}\n"),
+        ("upgrade", 0, f"{HEAD} (was up to date)\n"),
+        ("current", 0, f"{HEAD} (up to date)\n"),
     ):
         done = runner.invoke(cli, ["db", command])
-        assert (done.exit_code, done.stdout, done.stderr) == (0, printed, "")
+        assert (done.exit_code, done.stdout, done.stderr) == (status, printed, "")
     assert Path("data/qiyu.db").exists()
 
 
 def test_a_newer_database_is_one_line() -> None:
     runner.invoke(cli, ["db", "upgrade"])
     with sqlite3.connect("data/qiyu.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE t_qiyu_version SET version_num = '9999'")
     connection.close()
     done = runner.invoke(cli, ["db", "upgrade"])
     assert (done.exit_code, done.stdout) == (1, "")

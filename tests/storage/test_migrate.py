@@ -27,7 +27,7 @@ def empty(urls: Urls) -> str:
 
 
 def set_revision(c: Connection, revision: str) -> None:
-    c.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    c.execute(text("UPDATE t_qiyu_version SET version_num = :revision"), {"revision": revision})
 
 
 async def test_an_empty_database_is_brought_up_to_date_once(empty: str) -> None:
@@ -40,7 +40,8 @@ async def test_an_empty_database_is_brought_up_to_date_once(empty: str) -> None:
 
 async def test_the_migrations_make_the_tables_of_the_code(db: Database) -> None:
     def differences(c: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(c, opts={"compare_server_default": True}), metadata))
+        options = {"compare_server_default": True, "version_table": migrate.VERSION_TABLE}
+        return list(compare_metadata(MigrationContext.configure(c, opts=options), metadata))
 
     assert await db.read(differences) == []
 
@@ -63,7 +64,7 @@ async def test_what_a_comparison_does_not_see(urls: Urls, empty: str) -> None:
         if urls.kind == "mariadb":
             collations = text(
                 "SELECT DISTINCT collation_name FROM information_schema.columns WHERE table_schema = database()"
-                " AND table_name LIKE 't\\_%' AND collation_name IS NOT NULL"
+                " AND table_name LIKE 't\\_%' AND table_name <> 't_qiyu_version' AND collation_name IS NOT NULL"
             )
             assert await db.read(lambda c: list(c.scalars(collations))) == ["utf8mb4_bin"]
 
@@ -96,7 +97,7 @@ async def test_what_a_killed_process_left_is_finished(empty: str) -> None:
         await migrate.upgrade(db)
 
         def undo_the_end(c: Connection) -> None:
-            c.execute(text("DELETE FROM alembic_version"))
+            c.execute(text("DELETE FROM t_qiyu_version"))
             c.execute(text("DROP TABLE t_living_room_record"))
             c.execute(text("DROP INDEX ix_t_living_room_type ON t_living_room"))
 
@@ -106,7 +107,30 @@ async def test_what_a_killed_process_left_is_finished(empty: str) -> None:
         def tables(c: Connection) -> set[str]:
             return set(inspect(c).get_table_names())
 
-        assert await db.read(tables) == {*metadata.tables, "alembic_version"}
+        assert await db.read(tables) == {*metadata.tables, "t_qiyu_version"}
+
+
+async def test_a_version_table_of_before_is_taken_over(empty: str) -> None:
+    """Until 0002 it was called as Alembic calls it of itself."""
+    async with Database.open(empty) as db:
+        await migrate.upgrade(db)
+        await db.run(lambda c: c.execute(text("ALTER TABLE t_qiyu_version RENAME TO alembic_version")))
+        assert await migrate.current(db) == HEAD
+        assert await migrate.upgrade(db) == (HEAD, HEAD)
+        assert await migrate.current(db) == HEAD
+        assert await db.read(lambda c: set(inspect(c).get_table_names())) == {*metadata.tables, "t_qiyu_version"}
+
+
+async def test_the_version_table_of_others_is_left_to_them(empty: str) -> None:
+    """They may keep their tables in the same database, and use Alembic, too."""
+    async with Database.open(empty) as db:
+        await db.run(lambda c: c.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")))
+        await db.run(lambda c: c.execute(text("INSERT INTO alembic_version VALUES ('theirs')")))
+        assert await migrate.current(db) is None
+        assert await migrate.upgrade(db) == (None, HEAD)
+        assert await migrate.upgrade(db) == (HEAD, HEAD)
+        theirs = await db.read(lambda c: list(c.scalars(text("SELECT version_num FROM alembic_version"))))
+        assert theirs == ["theirs"]
 
 
 def test_the_command_of_alembic_works_on_the_configured_database(tmp_path: Path) -> None:
@@ -122,4 +146,4 @@ def test_the_command_of_alembic_works_on_the_configured_database(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     with closing(sqlite3.connect(tmp_path / "elsewhere" / "qiyu.db")) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
+        assert connection.execute("SELECT version_num FROM t_qiyu_version").fetchone() == (HEAD,)

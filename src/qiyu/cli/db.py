@@ -29,10 +29,16 @@ def upgrade(config: ConfigOption = None) -> None:
 
 @db.command()
 def current(config: ConfigOption = None) -> None:
-    """Print the revision of the tables, and whether it is the one that this version needs."""
+    """Print the revision of the tables, and whether it is the one that this version needs.
+
+    The exit status is 0 if it is, and 1 if not.
+    """
     revision = _with_database(load_settings(config), migrate.current)
     needed = migrate.latest()
-    typer.echo(f"{revision} (up to date)" if revision == needed else f"{revision or 'empty'} (needed: {needed})")
+    if revision != needed:
+        typer.echo(f"{revision or 'empty'} (needed: {needed})")
+        raise typer.Exit(1)
+    typer.echo(f"{revision} (up to date)")
 
 
 def _with_database(settings: Settings, ask: Callable[[Database], Awaitable[T]]) -> T:

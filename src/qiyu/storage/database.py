@@ -21,7 +21,7 @@ import trio
 from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import InterfaceError, ProgrammingError
 
-from qiyu.errors import ConfigError, DatabaseUnavailable
+from qiyu.errors import ConfigError, DatabaseUnavailable, Fenced
 from qiyu.storage.engines import READING, SQLITE_READERS, Limits, Synchronous, make_engine
 from qiyu.storage.failures import passes, reason_of, was_victim
 from qiyu.storage.job import GRACE_SECONDS, Job
@@ -53,6 +53,9 @@ class Database:
         else:
             self._writing = self._reading = _slots(limits.connections)
         self._jobs: set[Job[Any]] = set()
+        self._guard: Callable[[Connection], None] | None = None
+        self.fenced = trio.Event()
+        """Set when `Fenced` was raised: see `guard`."""
         self._closing = trio.Event()
         self._watching: trio.Nursery
         self._engine: Engine
@@ -96,6 +99,10 @@ class Database:
         if alone is not None:
             raise alone
 
+    def guard(self, check: Callable[[Connection], None]) -> None:
+        """Begin every transaction that may write with this from now on; it raises where nothing is to be written."""
+        self._guard = check
+
     async def run(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, ...)` in one transaction, commit, and return its result.
 
@@ -118,7 +125,14 @@ class Database:
         self, seconds: float, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """`run` with a limit of its own on how long it takes."""
-        return await self._run(self._writing, self._engine, lambda c: work(c, *args, **kwargs), seconds)
+        guard = self._guard
+
+        def guarded(connection: Connection) -> T:
+            if guard is not None:
+                guard(connection)
+            return work(connection, *args, **kwargs)
+
+        return await self._run(self._writing, self._engine, guarded, seconds)
 
     async def run_long(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`run` without a limit on how long it takes, for changing tables."""
@@ -141,7 +155,11 @@ class Database:
             job.abandoned = True
             raise
         closing = self._closing.is_set()
-        return job.result(self._says("it was closed" if closing else f"no answer within {seconds:g} s"))
+        try:
+            return job.result(self._says("it was closed" if closing else f"no answer within {seconds:g} s"))
+        except Fenced:
+            self.fenced.set()
+            raise
 
     async def _take(self, slots: trio.Semaphore) -> None:
         """Wait for one of the connections."""

@@ -14,12 +14,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from qiyu.errors import DatabaseTooNew, DatabaseUnavailable
 from qiyu.storage.database import Database
 
+VERSION_TABLE: Final = "t_qiyu_version"
+"""Where Alembic keeps the revision: a database may be shared with others who use Alembic."""
+
 LOCK_SECONDS: Final = 60
+_OLD_VERSION_TABLE: Final = "alembic_version"  # until 0002
+_FIRST_TABLE: Final = "t_living_room"  # of ours, so that it is seen whose that table is
 _LOCK_KEY: Final = int.from_bytes(b"qiyu-db", "big")  # any 63-bit number that others do not use
 
 
@@ -57,6 +62,8 @@ def _upgrade(connection: Connection) -> tuple[str | None, str]:
     scripts = _scripts()
     head = _head(scripts)
     with _alone(connection):
+        if _has_old_version_table(connection):
+            connection.execute(text(f"ALTER TABLE {_OLD_VERSION_TABLE} RENAME TO {VERSION_TABLE}"))
         before = _revision(connection)
         _refuse_newer(before, scripts)
         if before != head:
@@ -85,7 +92,16 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    table = _OLD_VERSION_TABLE if _has_old_version_table(connection) else VERSION_TABLE
+    return MigrationContext.configure(connection, opts={"version_table": table}).get_current_revision()
+
+
+def _has_old_version_table(connection: Connection) -> bool:
+    """Whether the revision is still where Alembic keeps it of itself."""
+    tables = inspect(connection)
+    if tables.has_table(VERSION_TABLE):
+        return False
+    return tables.has_table(_OLD_VERSION_TABLE) and tables.has_table(_FIRST_TABLE)
 
 
 def _refuse_newer(revision: str | None, scripts: ScriptDirectory) -> None:

@@ -43,6 +43,8 @@ ROOM_NAME_CHARS: Final = 60
 COVERT_IMG_CHARS: Final = 255
 TAG_CHARS: Final = 32
 TOKEN_HASH_BYTES: Final = 32
+ADDRESS_CHARS: Final = 255
+INSTANCES: Final = 1024  # as many as a msgId can tell apart
 CLIENT_MSG_ID_CHARS: Final = 64
 
 CLOSED: Final = 0
@@ -154,7 +156,8 @@ t_user_session = Table(
     **_MYSQL,
 )
 
-# Open rooms only, and one for each anchor.
+# Open rooms only, and one for each anchor. `watch_num` is how many are there now, `peak_num` the most that ever were,
+# and `visit_num` how often somebody came.
 t_living_room = Table(
     "t_living_room",
     metadata,
@@ -166,6 +169,8 @@ t_living_room = Table(
     Column("covert_img", Text(COVERT_IMG_CHARS), nullable=False),
     Column("watch_num", BigInteger, nullable=False),
     Column("good_num", BigInteger, nullable=False),
+    Column("peak_num", BigInteger, nullable=False, server_default="0"),
+    Column("visit_num", BigInteger, nullable=False, server_default="0"),
     Column("start_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
     Index("ix_t_living_room_anchor_id", "anchor_id", unique=True),
@@ -186,6 +191,8 @@ t_living_room_record = Table(
     Column("covert_img", Text(COVERT_IMG_CHARS), nullable=False),
     Column("watch_num", BigInteger, nullable=False),
     Column("good_num", BigInteger, nullable=False),
+    Column("peak_num", BigInteger, nullable=False, server_default="0"),
+    Column("visit_num", BigInteger, nullable=False, server_default="0"),
     Column("start_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
     Column("end_time", BigInteger, nullable=False),
@@ -228,5 +235,18 @@ t_im_inbox = Table(
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
     Column("msg_id", BigInteger, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
+    **_MYSQL,
+)
+
+# Who writes: see instances.py. `beats` is only there to be written.
+t_im_instance = Table(
+    "t_im_instance",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("address", Text(ADDRESS_CHARS), nullable=False),
+    Column("fenced", SmallInteger, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("beats", BigInteger, nullable=False),
     **_MYSQL,
 )
