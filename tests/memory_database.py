@@ -12,8 +12,8 @@ from qiyu.services.batch import Batch, FindStored, Settle, Store, TryToWrite
 from qiyu.services.replay import PAGE_MESSAGES
 from qiyu.storage.messages import (
     Outcome,
-    existing_ids,
     inbox_page,
+    kept,
     largest_msg_id,
     read_pages,
     store_batch,
@@ -59,9 +59,9 @@ class MemoryStore:
         match batch.next():
             case Store() as step:
                 batch.stored(self.commit(step), now)
-            case FindStored(msg_ids):
+            case FindStored(messages):
                 with self.engine.begin() as c:
-                    found = existing_ids(c, msg_ids)
+                    found = kept(c, messages)
                 batch.found(found, now)
             case TryToWrite():
                 batch.writable()

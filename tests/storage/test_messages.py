@@ -22,6 +22,7 @@ APP: Final = 10_000
 ALICE, BOB, CAROL = 10_001, 10_002, 10_003
 ROOM: Final = 7
 NOTHING: Final = Outcome({}, set())
+ALL_IDS: Final = text("SELECT msg_id FROM t_im_message")
 
 
 def to_room(msg_id: int, client_msg_id: str = "", *, user_id: int = ALICE, room_id: int = ROOM) -> NewMessage:
@@ -80,6 +81,10 @@ async def room(db: Database, room_id: int = ROOM) -> list[int]:
     return ids(await db.read(messages.room_page, APP, room_id, after=0, before=None, limit=10_000))
 
 
+async def all_ids(db: Database) -> set[int]:
+    return await db.read(lambda c: set(c.scalars(ALL_IDS)))
+
+
 # Retention
 
 
@@ -97,7 +102,7 @@ async def test_a_message_comes_back_as_it_was(db: Database, data: str) -> None:
 
 async def test_nothing_is_nothing(db: Database) -> None:
     assert await db.run(messages.store, [], [], 10) == NOTHING
-    assert await db.read(messages.existing_ids, []) == set()
+    assert await db.read(messages.kept, []) == set()
     assert await db.read(messages.users_with_inbox, []) == set()
     assert await db.read(messages.largest_msg_id) == 0
     assert await inbox(db) == await room(db) == []
@@ -108,7 +113,7 @@ async def test_a_large_batch(db: Database) -> None:
     before = db.queries
     assert await db.run(messages.store, new, [], 100) == NOTHING
     assert db.queries - before <= 6
-    assert await db.read(messages.existing_ids, range(2 * CHUNK + 100)) == {m.msg_id for m in new}
+    assert await db.read(messages.kept, new) == {m.msg_id for m in new}
     assert await db.read(messages.largest_msg_id) == 2 * CHUNK + 1
     acks = [(APP, m.object_id, m.msg_id) for m in new if m.msg_id != 42]
     assert await db.run(messages.store, [], acks, 100) == NOTHING
@@ -233,7 +238,7 @@ async def test_a_full_inbox_takes_no_more(db: Database) -> None:
     more = [to_user(5), to_user(6, into_inbox=False), to_user(7, object_id=CAROL), to_room(8)]
     assert await store(db, *more, inbox_limit=3) == ({}, {5})
     assert await inbox(db) == [1, 2, 3]
-    assert await db.read(messages.existing_ids, range(10)) == {1, 2, 3, 6, 7, 8}
+    assert await all_ids(db) == {1, 2, 3, 6, 7, 8}
     assert await store(db, to_user(9), inbox_limit=0) == ({}, set())
 
 
@@ -324,11 +329,53 @@ async def test_pruning_leaves_what_an_inbox_holds(db: Database) -> None:
         after = last
         looked_at.append(last)
     assert looked_at == [3, 6, 8]
-    assert await db.read(messages.existing_ids, range(20)) == {1, 2, 7, 8, 9}
+    assert await all_ids(db) == {1, 2, 7, 8, 9}
     assert await inbox(db) == [1, 7]
     assert await inbox(db, ALICE) == [2, 8]
     assert await db.run(messages.prune, after=0, below=2**63 - 1, limit=100) == 9
-    assert await db.read(messages.existing_ids, range(20)) == {1, 2, 7, 8}
+    assert await all_ids(db) == {1, 2, 7, 8}
+
+
+async def test_what_an_inbox_held_goes_when_it_is_acknowledged(db: Database) -> None:
+    """Pruning does not come that way again; and what it has not reached stays for the history."""
+    await store(db, to_user(1), to_user(2), to_user(8))
+    assert await db.run(messages.prune, after=0, below=5, limit=10) == 2
+    await db.run(messages.store, [], [(APP, BOB, 1), (APP, BOB, 8), (APP, CAROL, 2)], 0, forget_below=5)
+    assert await all_ids(db) == {2, 8}
+    assert await inbox(db) == [2]
+
+
+async def test_inboxes_expire(db: Database) -> None:
+    """300 messages to somebody who never comes: all are freed, and no inbox of today is touched."""
+    await store(db, *[to_user(n) for n in range(1, 301)], to_room(301), to_user(302), to_user(400))
+    assert await db.read(messages.oldest_in_inboxes) == 1
+    after, calls = 0, 0
+    while last := await db.run(messages.expire_inboxes, after=after, below=400, limit=100, forget_below=300):
+        after, calls = last, calls + 1
+    assert (after, calls) == (302, 4)
+    assert await inbox(db) == [400]
+    assert await all_ids(db) == {300, 301, 302, 400}  # the history is kept longer than the inboxes
+    assert await db.read(messages.oldest_in_inboxes) == 400
+
+
+async def test_nobody_has_anything_in_an_inbox(db: Database) -> None:
+    assert await db.read(messages.oldest_in_inboxes) is None
+    assert await db.run(messages.expire_inboxes, after=0, below=9, limit=9, forget_below=9) is None
+
+
+async def test_another_servers_row_is_not_ones_own(db: Database) -> None:
+    """Two servers that once had the same number made the same msgIds."""
+    theirs = [to_user(1, "a", user_id=CAROL), to_user(2, "b"), to_user(3), to_user(4, "d")]
+    await store(db, *theirs)
+    mine = [to_user(1, "a"), to_user(2, "x"), to_user(3)._replace(create_time=7), theirs[3], to_user(5, "e")]
+    assert await db.read(messages.kept, mine) == {4}
+
+
+async def test_ids_that_no_column_holds_are_nowhere(db: Database) -> None:
+    """To ask for one of them raises with every driver; and one bad row must not hide what became of the others."""
+    good = to_user(3)
+    await store(db, good)
+    assert await db.read(messages.kept, [good._replace(msg_id=2**63), good, good._replace(msg_id=-1)]) == {3}
 
 
 async def test_a_pruned_message_may_come_again(db: Database) -> None:
@@ -340,7 +387,7 @@ async def test_a_pruned_message_may_come_again(db: Database) -> None:
 # The way to the rows
 
 
-@pytest.mark.parametrize("kind", ["deletes", "looks up", "counts", "pages", "prunes"])
+@pytest.mark.parametrize("kind", ["deletes", "looks up", "counts", "pages", "prunes", "expires"])
 def test_sqlite_never_reads_a_whole_table(kind: str) -> None:
     with memory() as c:
         full = [to_user(n, f"c{n}") for n in range(1, 5)]
@@ -358,7 +405,7 @@ def test_sqlite_never_reads_a_whole_table(kind: str) -> None:
                 messages.store(c, [], [(APP, BOB, 1), (APP, BOB, 2)], 0)
             case "looks up":
                 messages.store(c, [to_user(9, "c1")], [], 0)
-                messages.existing_ids(c, [1, 2, 3])
+                messages.kept(c, full)
             case "counts":
                 messages.store(c, [to_user(9)], [], 9)
                 messages.users_with_inbox(c, [(APP, BOB), (APP, ALICE)])
@@ -366,8 +413,11 @@ def test_sqlite_never_reads_a_whole_table(kind: str) -> None:
                 messages.inbox_page(c, APP, BOB, after=0, limit=9)
                 messages.room_page(c, APP, ROOM, after=0, before=None, limit=9)
                 messages.conversation_page(c, APP, BOB, ALICE, after=0, before=9, limit=9)
+            case "expires":
+                messages.expire_inboxes(c, after=0, below=3, limit=9, forget_below=2)
             case _:
                 messages.prune(c, after=0, below=9, limit=9)
+                messages.store(c, [], [(APP, BOB, 3)], 0, forget_below=9)
     assert [plan for plan in plans if "SEARCH t_im_" in plan]
     assert [plan for plan in plans if "SCAN t_im_" in plan or "TEMP B-TREE" in plan] == []
 
@@ -393,9 +443,14 @@ class Model:
         self.kept: dict[int, Stored] = {}
         self.inbox: set[Ack] = set()
 
-    def store(self, new: Sequence[NewMessage], acknowledged: set[Ack], inbox_limit: int) -> Outcome:
+    def store(
+        self, new: Sequence[NewMessage], acknowledged: set[Ack], inbox_limit: int, forget_below: int = 0
+    ) -> Outcome:
         outcome = Outcome({}, set())
         self.inbox -= acknowledged
+        for msg_id in {row[2] for row in acknowledged} - {row[2] for row in self.inbox}:
+            if msg_id < forget_below:
+                self.kept.pop(msg_id, None)
         for each in new:
             same = [
                 old
@@ -422,6 +477,14 @@ class Model:
             del self.kept[msg_id]
         return looked_at[-1] if looked_at else None
 
+    def expire(self, after: int, below: int, limit: int, forget_below: int) -> int | None:
+        looked_at = sorted(msg_id for msg_id in self.kept if after < msg_id < below)[:limit]
+        self.inbox = {row for row in self.inbox if row[2] not in looked_at}
+        for msg_id in looked_at:
+            if msg_id < forget_below:
+                del self.kept[msg_id]
+        return looked_at[-1] if looked_at else None
+
 
 apps = st.sampled_from([1, 2])
 users = st.sampled_from([ALICE, BOB, CAROL])
@@ -430,8 +493,13 @@ drafts = st.tuples(apps, users, st.one_of(st.just(0), users), client_msg_ids, st
 numbers = st.integers(0, 40)
 steps = st.one_of(
     st.tuples(
-        st.just("store"), st.lists(drafts, max_size=12), st.sets(st.tuples(apps, users, numbers)), st.integers(0, 3)
+        st.just("store"),
+        st.lists(drafts, max_size=12),
+        st.sets(st.tuples(apps, users, numbers)),
+        st.integers(0, 3),
+        numbers,
     ),
+    st.tuples(st.just("expire"), numbers, numbers, st.integers(1, 9), numbers),
     st.tuples(st.just("prune"), numbers, numbers, st.integers(1, 9)),
 )
 
@@ -448,15 +516,20 @@ def test_it_does_what_a_model_does(history: list[Any]) -> None:
                 _, after, below, limit = step
                 assert messages.prune(c, after=after, below=below, limit=limit) == model.prune(after, below, limit)
                 continue
-            _, drafted, acknowledged, inbox_limit = step
+            if step[0] == "expire":
+                _, after, below, limit, forget_below = step
+                last = messages.expire_inboxes(c, after=after, below=below, limit=limit, forget_below=forget_below)
+                assert last == model.expire(after, below, limit, forget_below)
+                continue
+            _, drafted, acknowledged, inbox_limit, forget_below = step
             new = [
                 NewMessage(next(msg_ids), app, user, 1, 0 if other else 5, other, mine, "{}", 1, bool(other) and waits)
                 for app, user, other, mine, waits in drafted
             ]
-            expected = model.store(new, acknowledged, inbox_limit)
-            assert messages.store(c, new, acknowledged, inbox_limit) == expected
+            expected = model.store(new, acknowledged, inbox_limit, forget_below)
+            assert messages.store(c, new, acknowledged, inbox_limit, forget_below=forget_below) == expected
         assert {tuple(row) for row in c.execute(text("SELECT app_id, user_id, msg_id FROM t_im_inbox"))} == model.inbox
-        assert messages.existing_ids(c, range(200)) == set(model.kept)
+        assert set(c.scalars(ALL_IDS)) == set(model.kept)
         assert messages.largest_msg_id(c) == max(model.kept, default=0)
         for app, user in itertools.product([1, 2], [ALICE, BOB, CAROL]):
             mine = sorted(row[2] for row in model.inbox if row[:2] == (app, user))

@@ -19,7 +19,7 @@ from qiyu.model import Instant
 from qiyu.services.batch import Batch, FindStored, Settle, Store, TryToWrite
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.database import Database
-from qiyu.storage.messages import existing_ids, store_batch, try_to_write
+from qiyu.storage.messages import kept, store_batch, try_to_write
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +94,8 @@ class MessageWriter:
                 outcome = await self._database.run_within(WRITE_SECONDS, store_batch, *rows)
                 self._retry.succeeded()
                 return partial(batch.stored, outcome, self._clock())
-            case FindStored(msg_ids):
-                found = await self._database.read(existing_ids, msg_ids)
+            case FindStored(messages):
+                found = await self._database.read(kept, messages)
                 return partial(batch.found, found, self._clock())
             case TryToWrite():
                 await self._database.run_within(WRITE_SECONDS, try_to_write)

@@ -47,9 +47,9 @@ class Store(NamedTuple):
 
 
 class FindStored(NamedTuple):
-    """Ask which of these the database has, `existing_ids`, and tell that to `found`."""
+    """Ask which of these the database has, `kept`, and tell their msgIds to `found`."""
 
-    msg_ids: list[int]
+    messages: list[NewMessage]
 
 
 class TryToWrite(NamedTuple):
@@ -142,7 +142,7 @@ class Batch:
             case Phase.STORING:
                 return self._whole
             case Phase.SORTING | Phase.IN_DOUBT:
-                return FindStored([message.msg_id for message in self._messages])
+                return FindStored([message.row() for message in self._messages])
             case Phase.ONE_BY_ONE:
                 return self._alone[0]
             case Phase.PROBING:

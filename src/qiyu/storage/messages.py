@@ -40,6 +40,7 @@ T = TypeVar("T")
 TRIES: Final = 3
 CHUNK: Final = 1000  # ids, or rows of ids, in one statement
 KEYS: Final = 100  # keys in one statement
+MAX_ID: Final = 2**63 - 1  # that a column can hold
 
 Ack: TypeAlias = tuple[int, int, int]
 """app_id, user_id (the receiver), msg_id."""
@@ -168,12 +169,13 @@ _acknowledge: Final = _Many(
 _insert_messages: Final = _Many(insert(t_im_message), _m.keys(), _from_arrays(t_im_message))
 _insert_inbox: Final = _Many(insert(t_im_inbox), _i.keys(), _from_arrays(t_im_inbox))
 _bound_client_msg_id: Final = ExactText(CLIENT_MSG_ID_CHARS).process_bind_param
+_RECEIVER: Final = case((_m.user_id == _m.first_id, _m.second_id), else_=_m.first_id)  # of a direct message
 # Compared, and no EXISTS, which PostgreSQL answers by reading the whole inbox of everybody.
 _HELD: Final = (
     select(_i.msg_id)
     .where(
         _i.app_id == _m.app_id,
-        _i.user_id == case((_m.user_id == _m.first_id, _m.second_id), else_=_m.first_id),
+        _i.user_id == _RECEIVER,
         _i.msg_id == _m.msg_id,
     )
     .scalar_subquery()
@@ -200,23 +202,36 @@ def store_batch(
     asked: Sequence[NewMessage],
     acknowledged: Collection[Ack],
     inbox_limit: int,
+    *,
+    forget_below: int = 0,
 ) -> Outcome:
     """The transaction of a batch: `store`, and `find_duplicates` for those that are not to be kept, but `asked` for."""
-    outcome = store(c, messages, acknowledged, inbox_limit)
+    outcome = store(c, messages, acknowledged, inbox_limit, forget_below=forget_below)
     if asked:
         outcome.duplicates.update(find_duplicates(c, asked))
     return outcome
 
 
-def store(c: Connection, messages: Sequence[NewMessage], acknowledged: Collection[Ack], inbox_limit: int) -> Outcome:
+def store(
+    c: Connection,
+    messages: Sequence[NewMessage],
+    acknowledged: Collection[Ack],
+    inbox_limit: int,
+    *,
+    forget_below: int = 0,
+) -> Outcome:
     """Take what is acknowledged out of the inboxes, keep the messages, and put the direct ones into the inboxes.
 
     A message that is acknowledged in the same call never gets into the inbox. No inbox gets more than `inbox_limit`
     messages (0: any number) in this transaction; with several at once, it may be a few more. Raises IntegrityError
-    where a msg_id is there already: see `existing_ids`.
+    where a msg_id is there already: see `kept`.
+
+    A message that is acknowledged and has a msg_id below `forget_below`, where `prune` has been already, is deleted as
+    well: nobody would look at it again.
     """
     acks = set(acknowledged)
     _delete_acknowledged(c, acks)
+    _forget(c, [msg_id for _, _, msg_id in acks if msg_id < forget_below])
     waiting = {m.msg_id for m in messages if m.into_inbox and (m.app_id, m.object_id, m.msg_id) not in acks}
     held: Mapping[_Inbox, int] = {}
     if inbox_limit and waiting:
@@ -246,11 +261,18 @@ def try_to_write(c: Connection) -> None:
     c.execute(delete(t_im_inbox).where(_i.app_id == 0))
 
 
-def existing_ids(c: Connection, msg_ids: Collection[int]) -> set[int]:
-    """Those that are kept; one query for each thousand."""
+def kept(c: Connection, messages: Collection[NewMessage]) -> set[int]:
+    """The msg_ids of those of these messages that are kept; one query for each thousand.
+
+    A row that has the msg_id of one of them, but not its sender, clientMsgId and time, is somebody else's.
+    """
+    by_id = {m.msg_id: m for m in messages if 0 < m.msg_id <= MAX_ID}  # others can be nowhere
     found: set[int] = set()
-    for chunk in _chunks(sorted(set(msg_ids))):
-        found.update(c.scalars(select(_m.msg_id).where(_m.msg_id.in_(chunk))))
+    for chunk in _chunks(sorted(by_id)):
+        for msg_id, *theirs in c.execute(select(_m.msg_id, *_KEY, _m.create_time).where(_m.msg_id.in_(chunk))):
+            m = by_id[msg_id]
+            if theirs == [m.app_id, m.user_id, m.client_msg_id or None, m.create_time]:
+                found.add(msg_id)
     return found
 
 
@@ -303,13 +325,44 @@ def conversation_page(
 def prune(c: Connection, *, after: int, below: int, limit: int) -> int | None:
     """Of the `limit` oldest messages with `after` < msg_id < `below`, delete those that no inbox holds.
 
-    Returns the last msg_id looked at, which is the next call's `after`, or None where there was none.
+    Returns the last msg_id looked at, which is the next call's `after`, or None where there was none. What an inbox
+    holds need not be looked at again: `store` deletes it when it is acknowledged, and `expire_inboxes` in the end.
     """
-    oldest = select(_m.msg_id).where(_m.msg_id > after, _m.msg_id < below).order_by(_m.msg_id).limit(limit).subquery()
-    last: int | None = c.scalar(select(func.max(oldest.c.msg_id)))
+    last = _last_of(c, after, below, limit)
     if last is not None:
         c.execute(delete(t_im_message).where(_m.msg_id > after, _m.msg_id <= last, _HELD.is_(None)))
     return last
+
+
+def expire_inboxes(c: Connection, *, after: int, below: int, limit: int, forget_below: int) -> int | None:
+    """Take the `limit` oldest messages with `after` < msg_id < `below` out of the inboxes that hold them.
+
+    Those with a msg_id below `forget_below` are deleted. Returns what `prune` does.
+    """
+    last = _last_of(c, after, below, limit)
+    if last is None:
+        return None
+    held = select(_m.app_id, _RECEIVER, _m.msg_id).where(_m.msg_id > after, _m.msg_id <= last, _HELD.is_not(None))
+    _delete_acknowledged(c, [(app_id, user_id, msg_id) for app_id, user_id, msg_id in c.execute(held)])
+    c.execute(delete(t_im_message).where(_m.msg_id > after, _m.msg_id <= last, _m.msg_id < forget_below))
+    return last
+
+
+def oldest_in_inboxes(c: Connection) -> int | None:
+    """The smallest msg_id that any inbox holds; None where all are empty. Looks at all of them."""
+    found: int | None = c.scalar(select(func.min(_i.msg_id)))
+    return found
+
+
+def _last_of(c: Connection, after: int, below: int, limit: int) -> int | None:
+    oldest = select(_m.msg_id).where(_m.msg_id > after, _m.msg_id < below).order_by(_m.msg_id).limit(limit).subquery()
+    last: int | None = c.scalar(select(func.max(oldest.c.msg_id)))
+    return last
+
+
+def _forget(c: Connection, msg_ids: Collection[int]) -> None:
+    for chunk in _chunks(sorted(msg_ids)):
+        c.execute(delete(t_im_message).where(_m.msg_id.in_(chunk), _HELD.is_(None)))
 
 
 def _plan(
