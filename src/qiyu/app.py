@@ -76,6 +76,7 @@ class App:
     sockets: dict[str, list[socket.socket]]
     """By `tcp`, `ws` and `http`."""
     listeners: list[Listener]
+    anchor_away_seconds: float
     about: dict[str, str]
     """What the log says of it at the start: where the settings and the data are."""
 
@@ -97,6 +98,7 @@ def build_app(settings: Settings, node: Node, database: Database, living_rooms: 
         web=make_app(_web_context(settings, node, database, living_rooms, sockets)),
         sockets=sockets,
         listeners=list(_listeners(settings, sockets, poller, node)),
+        anchor_away_seconds=settings.living.anchor_away_seconds,
         about={"settings": ", ".join(settings.files) or "defaults and environment", "database": database.address},
     )
 

@@ -73,7 +73,8 @@ async def _run(
         nursery.start_soon(app.writer.run)
         nursery.start_soon(app.reader.run)
         nursery.start_soon(app.prune)
-        nursery.start_soon(run_living_rooms, app.living_rooms, app.dispatcher, app.poller, read_clock)
+        rooms = (app.living_rooms, app.dispatcher, app.poller, read_clock, app.anchor_away_seconds)
+        nursery.start_soon(run_living_rooms, *rooms)
         http_ended = trio.Event()
 
         async def run_web(task_status: trio.TaskStatus[object]) -> None:
@@ -97,7 +98,7 @@ async def _run(
             await http_ended.wait()
         await _flush(app)
         nursery.cancel_scope.cancel()
-    await store_last_counts(app.living_rooms)
+    await store_last_counts(app.living_rooms, read_clock())
 
 
 def _more(bound: list[socket.socket]) -> str:

@@ -33,7 +33,10 @@ class FakeRooms:
         await self._do()
         self.refreshed += 1
 
-    async def store_counts(self) -> None:
+    async def close_away(self, _now: Instant, seconds: float) -> None:
+        self.away_seconds = seconds
+
+    async def store_counts(self, _now: Instant) -> None:
         await self._do()
         self.stored += 1
 
@@ -57,7 +60,7 @@ async def test_a_failure_is_told_once_and_tried_again(failure: Exception, autoju
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_living_rooms, rooms, dispatcher, None, lambda: Instant(0, 0))  # type: ignore[arg-type]
             await trio.sleep(3.5)
-            assert rooms.refreshed == 3
+            assert (rooms.refreshed, rooms.away_seconds) == (3, 0)
             rooms.failure = failure
             await trio.sleep(10)
             assert (rooms.refreshed, rooms.stored) == (3, 0)

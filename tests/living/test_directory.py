@@ -9,7 +9,7 @@ import pytest
 from harness import APP, BIZ, ROOM, Harness, error_of
 from qiyu.living import directory
 from qiyu.living.directory import ABSENT_SECONDS, CACHED_SECONDS, LISTED_ROOMS, RoomDirectory
-from qiyu.storage.living_rooms import LivingRoom
+from qiyu.storage.living_rooms import LivingRoom, RoomCounts
 
 
 class Town(Harness):
@@ -119,11 +119,50 @@ def test_counts_are_those_of_this_moment(town: Town) -> None:
     town.directory.started(room(1, likes=50), town.now)
     viewer = town.log_in(10_002, room=1)
     viewer.send(BIZ, bizCode=5558, data={"roomId": 1, "count": 3})
-    assert town.directory.page(1, 1, 1)[0] == [replace(room(1), watch_num=1, good_num=53)]
-    assert town.directory.take_unstored() == {1: (1, 53)}
+    assert town.directory.page(1, 1, 1)[0] == [replace(room(1), watch_num=1, good_num=53, peak_num=1, visit_num=1)]
+    assert town.directory.take_unstored() == {1: RoomCounts(1, 53, 1, 1)}
     assert town.directory.take_unstored() == {}
     town.directory.put_back_unstored([1])
-    assert town.directory.take_unstored() == {1: (1, 53)}
+    assert town.directory.take_unstored() == {1: RoomCounts(1, 53, 1, 1)}
+
+
+def test_the_peak_and_the_visits_outlast_who_came(town: Town) -> None:
+    """Three come, at most two at once, one of them twice; then all have left."""
+    town.directory.started(replace(room(1), peak_num=1, visit_num=10), town.now)
+    one, two = town.log_in(10_002, room=1), town.log_in(10_003, room=1)
+    one.hang_up()
+    again = town.log_in(10_002, room=1)
+    again.send(ROOM, data={"roomId": 1})  # entering the room one is in is no visit
+    again.hang_up()
+    two.hang_up()
+    assert town.directory.counts(1) == RoomCounts(0, 0, 2, 13)
+
+
+def test_another_name_is_seen_at_once(town: Town) -> None:
+    town.directory.started(room(1), town.now)
+    generation = town.directory.generation
+    town.directory.changed(room(1), town.now)  # it is as it was
+    assert town.directory.generation == generation
+    town.directory.changed(replace(room(1), room_name="另一个"), town.now)
+    assert town.directory.generation == generation + 1
+    assert [each.room_name for each in town.directory.page(1, 1, 9)[0]] == ["另一个"]
+
+
+def test_an_anchor_is_away_when_nobody_has_seen_it_for_long(town: Town) -> None:
+    town.directory.started(room(1), town.now)
+    anchor_id = room(1).anchor_id
+    assert town.directory.away(town.now, 60) == []  # the time begins
+    town.advance(59)
+    assert town.directory.away(town.now, 60) == []
+    anchor = town.log_in(anchor_id)
+    assert town.directory.away(town.now, 60) == []
+    anchor.hang_up()
+    town.advance(59)
+    assert town.directory.away(town.now, 60) == []
+    town.advance(1)
+    assert [each.id for each in town.directory.away(town.now, 60)] == [1]
+    town.directory.is_anchor_here = lambda other: other == anchor_id  # on air, say
+    assert town.directory.away(town.now, 60) == []
 
 
 def test_of_a_room_that_no_list_has_nothing_is_to_be_stored(town: Town) -> None:

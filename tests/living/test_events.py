@@ -127,8 +127,8 @@ def test_likes_of_a_living_room_outlast_its_members() -> None:
     events = harness.node.room_events
     one = harness.log_in(10_001, room=7)
     one.send(BIZ, bizCode=LIKE, data={"roomId": 7, "count": 5})
-    events.keep_likes(APP, 7, 100)
-    events.keep_likes(APP, 7, 100)  # said again at each reading, and counted once
+    events.keep_counts(APP, 7, likes=100)
+    events.keep_counts(APP, 7, likes=100)  # said again at each reading, and counted once
     assert events.likes(APP, 7) == 105
     one.hang_up()
     assert events.likes(APP, 7) == 105

@@ -57,9 +57,7 @@ class Archive:
         return room.id
 
     async def close_room(self, room_id: int, anchor_id: int = ANN) -> None:
-        await self.database.run(
-            close_room, room_id=room_id, anchor_id=anchor_id, watch_num=0, good_num=0, now_ms=self.now.unix_ms
-        )
+        await self.database.run(close_room, room_id=room_id, anchor_id=anchor_id, now_ms=self.now.unix_ms)
 
     def connect(self, user_id: int, room_id: int = 0, app_id: int = APP_ID) -> Session:
         session = make_session()

@@ -19,7 +19,7 @@ from qiyu.living.directory import ABSENT_SECONDS, CACHED_SECONDS, RoomType
 from qiyu.living.rooms import LivingRooms
 from qiyu.services import lookups
 from qiyu.storage.database import Database, database_url
-from qiyu.storage.living_rooms import close_room, find_record, find_room, start_room, update_counts
+from qiyu.storage.living_rooms import RoomCounts, close_room, find_record, find_room, start_room, update_counts
 from qiyu.storage.migrate import upgrade
 from qiyu.storage.users import VIP, User
 
@@ -223,11 +223,11 @@ async def test_without_the_database_known_rooms_go_on(town: Town, monkeypatch: p
     await town.answer_waiting()
     assert error_of(viewer.receive()[-1]) == 503
     with pytest.raises(DatabaseUnavailable):
-        await town.rooms.store_counts()
+        await town.rooms.store_counts(town.now)
     with pytest.raises(DatabaseUnavailable):
         await town.rooms.refresh(town.now)
     monkeypatch.undo()
-    await town.rooms.store_counts()  # nothing was forgotten
+    await town.rooms.store_counts(town.now)  # nothing was forgotten
     stored = await town.database.read(find_room, room_id)
     assert stored is not None
     assert (stored.watch_num, stored.good_num) == (1, 1)
@@ -257,7 +257,7 @@ async def test_what_another_instance_does_shows_with_the_next_reading(town: Town
     await town.rooms.refresh(town.now)
     assert [listed.id for listed in town.directory.page(2, 1, 10)[0]] == [room.id]
     viewer = town.log_in(10_002, room=room.id)
-    await town.elsewhere(close_room, room_id=room.id, anchor_id=ANCHOR, watch_num=0, good_num=0)
+    await town.elsewhere(close_room, room_id=room.id, anchor_id=ANCHOR)
     await town.rooms.refresh(town.now)
     assert viewer.receive()[-1].data["event"] == "closed"
     assert town.directory.is_open(APP, room.id, town.now) is False
@@ -267,7 +267,7 @@ async def test_likes_go_on_from_what_was_stored(town: Town) -> None:
     room_id = await town.start()
     viewer = town.log_in(10_002, room=room_id)
     viewer.send(BIZ, bizCode=5558, data={"roomId": room_id, "count": 50})
-    await town.rooms.store_counts()
+    await town.rooms.store_counts(town.now)
     again = Town(town.database)  # after a restart
     await again.rooms.refresh(again.now)
     viewer = again.log_in(10_002, room=room_id)
@@ -298,7 +298,7 @@ async def test_starting_again_changes_nothing(town: Town) -> None:
 
 async def test_closing_a_room_that_memory_does_not_know_keeps_its_likes(town: Town) -> None:
     room, _ = await town.elsewhere(start_room, anchor_id=ANCHOR, type_=1, room_name="r", covert_img="")
-    await town.database.run(update_counts, {room.id: (3, 777)})
+    await town.database.run(update_counts, {room.id: RoomCounts(3, 777, 40, 50)}, town.now.unix_ms)
     await town.rooms.close(ANCHOR, room.id, town.now)
     record = await town.database.read(find_record, room.id)
     assert record is not None
@@ -326,11 +326,11 @@ async def test_counts_whose_writing_was_cancelled_are_written_later(
 
     monkeypatch.setattr(town.database, "run", hang)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(town.rooms.store_counts)
+        nursery.start_soon(town.rooms.store_counts, town.now)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     monkeypatch.undo()
-    await town.rooms.store_counts()
+    await town.rooms.store_counts(town.now)
     stored = await town.database.read(find_room, room_id)
     assert stored is not None
     assert stored.good_num == 5
@@ -353,3 +353,38 @@ async def test_a_start_that_meets_a_close_does_not_bring_the_old_room_back(
     assert new != old
     assert [room.id for room in town.directory.page(1, 1, 10)[0]] == [new]
     assert town.directory.is_open(APP, old, town.now) is False
+
+
+async def test_who_starts_again_may_change_name_and_picture_but_not_the_type(town: Town) -> None:
+    room_id = await town.start()
+    room = await town.rooms.start(vip(ANCHOR), 1, town.now, room_name="另一个")
+    assert (room.id, room.room_name, room.covert_img) == (room_id, "另一个", "a.png")
+    assert [each.room_name for each in town.directory.page(1, 1, 9)[0]] == ["另一个"]
+    assert await town.rooms.start(vip(ANCHOR), 1, town.now) == room  # nothing is asked for, nothing changes
+    with pytest.raises(CallRefused, match=f"type = 2: your room {room_id} of type 1 is open") as caught:
+        await town.rooms.start(vip(ANCHOR), 2, town.now)
+    assert caught.value.code == 501
+
+
+async def test_the_room_of_an_anchor_who_is_away_is_closed(town: Town) -> None:
+    anchor = town.log_in(ANCHOR)
+    room_id = await town.start()
+    viewer = town.log_in(10_002, room=room_id)
+    for _ in range(3):
+        town.advance(30)
+        for client in (anchor, viewer):
+            client.send(HEARTBEAT)
+        await town.rooms.close_away(town.now, 60)
+    anchor.hang_up()
+    await town.rooms.close_away(town.now, 0)  # never
+    await town.rooms.close_away(town.now, 60)
+    viewer.receive()
+    for _ in range(2):
+        assert town.directory.is_open(APP, room_id, town.now) is True
+        town.advance(30)
+        viewer.send(HEARTBEAT)
+        await town.rooms.close_away(town.now, 60)
+    assert [packet.data["event"] for packet in viewer.receive() if packet.code == BIZ][-1] == "closed"
+    record = await town.database.read(find_record, room_id)
+    assert record is not None
+    assert (record.watch_num, record.peak_num, record.visit_num) == (1, 1, 1)

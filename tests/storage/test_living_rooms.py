@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import trio
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from qiyu.storage import living_rooms
 from qiyu.storage.database import Database
-from qiyu.storage.living_rooms import LivingRoom, LivingRoomRecord
+from qiyu.storage.living_rooms import LivingRoom, LivingRoomRecord, RoomCounts
 
 NOW = 1_700_000_000_000
 ANCHOR = 10_001
@@ -19,7 +19,8 @@ def start(c: Connection, anchor_id: int = ANCHOR, *, type_: int = 1, now_ms: int
 
 
 def close(c: Connection, room_id: int, anchor_id: int = ANCHOR) -> LivingRoom | None:
-    return living_rooms.close_room(c, room_id=room_id, anchor_id=anchor_id, watch_num=5, good_num=6, now_ms=NOW + 1000)
+    counts = RoomCounts(watch_num=5, good_num=6, peak_num=7, visit_num=8)
+    return living_rooms.close_room(c, room_id=room_id, anchor_id=anchor_id, counts=counts, now_ms=NOW + 1000)
 
 
 async def test_a_room_is_open_then_on_record(db: Database) -> None:
@@ -30,13 +31,13 @@ async def test_a_room_is_open_then_on_record(db: Database) -> None:
     assert await db.read(living_rooms.find_room_of, ANCHOR) == room
     assert await db.read(living_rooms.find_record, room.id) is None
 
-    closed = LivingRoom(room.id, ANCHOR, 1, "主播的直播间 🎤", "/c.png", 5, 6, NOW)
+    closed = LivingRoom(room.id, ANCHOR, 1, "主播的直播间 🎤", "/c.png", 5, 6, NOW, 7, 8)
     assert await db.run(close, room.id) == closed
     assert await db.run(close, room.id) is None
     assert await db.read(living_rooms.find_room, room.id) is None
     assert await db.read(living_rooms.find_room_of, ANCHOR) is None
     assert await db.read(living_rooms.find_record, room.id) == LivingRoomRecord(
-        room.id, ANCHOR, 1, "主播的直播间 🎤", "/c.png", 5, 6, NOW, NOW + 1000
+        room.id, ANCHOR, 1, "主播的直播间 🎤", "/c.png", 5, 6, NOW, 7, 8, NOW + 1000
     )
 
 
@@ -50,6 +51,37 @@ async def test_only_its_anchor_closes_a_room(db: Database) -> None:
 async def test_an_anchor_who_is_live_gets_the_same_room(db: Database) -> None:
     room, _ = await db.run(start)
     assert await db.run(start, type_=2, now_ms=NOW + 1) == (room, False)
+
+
+async def test_an_anchor_who_is_live_may_change_name_and_picture(db: Database) -> None:
+    room, _ = await db.run(start)
+
+    def change(c: Connection, /, type_: int, **changes: str) -> tuple[LivingRoom, bool]:
+        return living_rooms.start_room(
+            c, anchor_id=ANCHOR, type_=type_, room_name="x", covert_img="x", now_ms=NOW + 9, changes=changes
+        )
+
+    assert await db.run(change, 1) == (room, False)
+    changed, _ = await db.run(change, 1, room_name="另一个")
+    assert (changed.room_name, changed.covert_img) == ("另一个", "/c.png")
+    assert await db.read(living_rooms.find_room, room.id) == changed
+    assert await db.run(change, 2, room_name="of another type") == (changed, False)
+    assert await db.read(living_rooms.find_room, room.id) == changed
+
+
+async def test_open_rooms_are_listed_in_pages(db: Database) -> None:
+    rooms = [room for room, _ in await db.run(lambda c: [start(c, ANCHOR + n, type_=1 + n % 2) for n in range(5)])]
+    assert await db.read(living_rooms.list_rooms, limit=2) == rooms[:2]
+    assert await db.read(living_rooms.list_rooms, after_id=rooms[1].id) == rooms[2:]
+
+
+async def test_a_room_that_is_closed_without_counts_keeps_those_that_were_written(db: Database) -> None:
+    room, _ = await db.run(start)
+    await db.run(living_rooms.update_counts, {room.id: RoomCounts(1, 2, 3, 4)}, NOW + 5)
+    await db.run(living_rooms.close_room, room_id=room.id, anchor_id=ANCHOR, now_ms=NOW + 6)
+    record = await db.read(living_rooms.find_record, room.id)
+    assert record is not None
+    assert (record.watch_num, record.good_num, record.peak_num, record.visit_num) == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("_again", range(3))
@@ -144,10 +176,14 @@ async def test_several_are_found_with_one_query(db: Database) -> None:
 
 async def test_counts_are_set_for_those_that_are_open(db: Database) -> None:
     rooms = [room for room, _ in await db.run(lambda c: [start(c, ANCHOR + n) for n in range(3)])]
-    await db.run(living_rooms.update_counts, {rooms[1].id: (7, 8), rooms[0].id: (1, 2**40), 0: (9, 9)})
-    await db.run(living_rooms.update_counts, {})
+    counts = {rooms[1].id: RoomCounts(7, 8, 9, 10), rooms[0].id: RoomCounts(1, 2**40, 3, 4), 0: RoomCounts(9, 9, 9, 9)}
+    await db.run(living_rooms.update_counts, counts, NOW + 5)
+    await db.run(living_rooms.update_counts, {}, NOW + 6)
     found = await db.read(living_rooms.find_rooms, [room.id for room in rooms])
     assert [(found[room.id].watch_num, found[room.id].good_num) for room in rooms] == [(1, 2**40), (7, 8), (0, 0)]
+    assert [(found[room.id].peak_num, found[room.id].visit_num) for room in rooms] == [(3, 4), (9, 10), (0, 0)]
+    update_times = text("SELECT update_time FROM t_living_room ORDER BY id")
+    assert await db.read(lambda c: list(c.scalars(update_times))) == [NOW + 5, NOW + 5, NOW]
 
 
 async def test_counts_set_by_several_at_once_do_not_wait_for_each_other(db: Database) -> None:
@@ -156,5 +192,6 @@ async def test_counts_set_by_several_at_once_do_not_wait_for_each_other(db: Data
         async with trio.open_nursery() as nursery:
             for n in range(6):
                 order = ids if n % 2 else ids[::-1]
-                nursery.start_soon(db.run, living_rooms.update_counts, dict.fromkeys(order, (n, n)))
+                counts = dict.fromkeys(order, RoomCounts(n, n, n, n))
+                nursery.start_soon(db.run, living_rooms.update_counts, counts, NOW)
     assert len({room.watch_num for room in (await db.read(living_rooms.find_rooms, ids)).values()}) == 1

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "token": "Print login tokens, one `userId token` line for each user; they open connections for five minutes.",
     "config": "Print the settings in force, and where each came from; secrets are masked.",
     "user": "Accounts, and who may go live.",
+    "room": "The living rooms that are open.",
     "db": "The tables of the database.",
 }
 """In the order of `--help`: the first line of what each command says of itself."""

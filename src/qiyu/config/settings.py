@@ -201,6 +201,10 @@ class LivingSettings(_Section):
         default=True,
         description="Whether members are told who enters and leaves, how many they are, and how many likes there are.",
     )
+    anchor_away_seconds: types.LimitSeconds = Field(
+        default=1800,
+        description="Seconds after which the room of an anchor who is not connected is closed; 0 = never.",
+    )
     enter_deliveries_per_second: types.Count = Field(
         default=2000,
         description="Deliveries a second and room for who enters and leaves; spent, the count once a second has to do.",

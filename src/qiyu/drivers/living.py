@@ -28,20 +28,33 @@ LOOK_UP_SECONDS: Final = 5.0  # a session waits for it, and all that it sends me
 
 
 async def run_living_rooms(
-    living_rooms: LivingRooms, dispatcher: Dispatcher, poller: Poller, clock: Callable[[], Instant]
+    living_rooms: LivingRooms,
+    dispatcher: Dispatcher,
+    poller: Poller,
+    clock: Callable[[], Instant],
+    anchor_away_seconds: float = 0,
 ) -> None:
-    """Run until cancelled."""
+    """Run until cancelled. Rooms whose anchor has been away for `anchor_away_seconds` are closed; 0: none."""
+
+    async def refresh() -> None:
+        now = clock()
+        await living_rooms.refresh(now)
+        await living_rooms.close_away(now, anchor_away_seconds)
+
+    async def store_counts() -> None:
+        await living_rooms.store_counts(clock())
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_answer_lookups, living_rooms, dispatcher, poller, clock)
-        nursery.start_soon(_every, REFRESH_SECONDS, "read living rooms", lambda: living_rooms.refresh(clock()))
-        nursery.start_soon(_every, STORE_SECONDS, "write the counts of living rooms", living_rooms.store_counts)
+        nursery.start_soon(_every, REFRESH_SECONDS, "read living rooms", refresh)
+        nursery.start_soon(_every, STORE_SECONDS, "write the counts of living rooms", store_counts)
 
 
-async def store_last_counts(living_rooms: LivingRooms) -> None:
+async def store_last_counts(living_rooms: LivingRooms, now: Instant) -> None:
     """At the stop: what was liked since the counts were last written. The stop does not wait long for it."""
     with trio.move_on_after(LAST_STORE_SECONDS, shield=True) as storing:
         try:
-            await living_rooms.store_counts()
+            await living_rooms.store_counts(now)
         except DatabaseUnavailable as exc:
             log.warning("the last counts of living rooms could not be written", reason=str(exc))
     if storing.cancelled_caught:

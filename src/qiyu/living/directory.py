@@ -9,7 +9,7 @@ and whoever reads (living/rooms.py) throws away what it read under an older one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import Final
@@ -18,7 +18,7 @@ from qiyu.living.events import RoomEvents
 from qiyu.model import Instant
 from qiyu.protocol.packet import APP_ID
 from qiyu.routing.hub import Hub
-from qiyu.storage.living_rooms import LivingRoom
+from qiyu.storage.living_rooms import LivingRoom, RoomCounts
 
 CACHED_SECONDS: Final = 30 * 60.0
 ABSENT_SECONDS: Final = 60.0
@@ -44,6 +44,9 @@ class RoomDirectory:
         self._require_open_room = require_open_room
         self._cache: dict[int, tuple[LivingRoom | None, float]] = {}  # to the room, and when that is forgotten
         self._lists: dict[int, list[LivingRoom]] = {type_.value: [] for type_ in RoomType}
+        self._anchors_seen: dict[int, float] = {}  # room number to when its anchor was last connected (monotonic)
+        self.is_anchor_here: Callable[[int], bool] = lambda anchor_id: hub.find(APP_ID, anchor_id) is not None
+        """Whether the anchor is connected, or live in another way; to be replaced by whoever knows of more ways."""
         self.generation = 0
         """How many starts and closes there were here: what was read before the last one is out of date."""
 
@@ -76,8 +79,13 @@ class RoomDirectory:
 
     def with_counts(self, room: LivingRoom) -> LivingRoom:
         """The room with its members and likes of this moment."""
-        watching, likes = self._counts(room.id)
-        return replace(room, watch_num=watching, good_num=likes)
+        return replace(room, **self.counts(room.id)._asdict())
+
+    def counts(self, room_id: int) -> RoomCounts:
+        """What is counted of the room, of this moment."""
+        room = self._hub.find_room(APP_ID, room_id)
+        counts = self._events.counts(APP_ID, room_id)
+        return RoomCounts(len(room.members) if room is not None else 0, counts.likes, counts.peak, counts.visits)
 
     # What whoever asks the database tells it (living/rooms.py)
 
@@ -86,6 +94,28 @@ class RoomDirectory:
         self.generation += 1
         self._lists[room.type] = [room, *self._lists[room.type]][:LISTED_ROOMS]
         self.remember(room.id, room, now)
+
+    def changed(self, room: LivingRoom, now: Instant) -> None:
+        """A room that is open already may have another name or picture now, by this instance."""
+        known = self.find(room.id, now)
+        if known and known[0] and (known[0].room_name, known[0].covert_img) == (room.room_name, room.covert_img):
+            return
+        self.generation += 1
+        self._lists[room.type] = [room if listed.id == room.id else listed for listed in self._lists[room.type]]
+        self.remember(room.id, room, now)
+
+    def away(self, now: Instant, seconds: float) -> list[LivingRoom]:
+        """The listed rooms whose anchor has not been connected for so long, by what was seen at each call of this.
+
+        After a start of this instance, everybody has that long to come back.
+        """
+        rooms = [room for rooms in self._lists.values() for room in rooms]
+        seen = self._anchors_seen
+        self._anchors_seen = {
+            room.id: now.monotonic if self.is_anchor_here(room.anchor_id) else seen.get(room.id, now.monotonic)
+            for room in rooms
+        }
+        return [room for room in rooms if now.monotonic - self._anchors_seen[room.id] >= seconds]
 
     def closed(self, room: LivingRoom, now: Instant) -> None:
         """This instance has closed a room: its members are told, and are in it no more."""
@@ -116,15 +146,15 @@ class RoomDirectory:
         if len(self._cache) > CACHED_ROOMS:
             del self._cache[next(iter(self._cache))]
         if room is not None:
-            self.keep_likes(room)
+            self.keep_counts(room)
 
-    def keep_likes(self, room: LivingRoom) -> None:
-        """The room had so many likes when it was last written: what is counted here goes on from there."""
-        self._events.keep_likes(APP_ID, room.id, room.good_num)
+    def keep_counts(self, room: LivingRoom) -> None:
+        """The room had these counts when they were last written: what is counted here goes on from there."""
+        self._events.keep_counts(APP_ID, room.id, likes=room.good_num, visits=room.visit_num, peak=room.peak_num)
 
-    def take_unstored(self) -> dict[int, tuple[int, int]]:
-        """Members and likes, by room number, where they have changed since they were last written; not given again."""
-        return {room_id: self._counts(room_id) for _, room_id in self._events.take_unstored()}
+    def take_unstored(self) -> dict[int, RoomCounts]:
+        """The counts, by room number, that have changed since they were last written; they are not given again."""
+        return {room_id: self.counts(room_id) for _, room_id in self._events.take_unstored()}
 
     def put_back_unstored(self, room_ids: Iterable[int]) -> None:
         """They could not be written."""
@@ -134,7 +164,3 @@ class RoomDirectory:
         self._lists[room.type] = [listed for listed in self._lists[room.type] if listed.id != room.id]
         self.remember(room.id, None, now)
         self._events.close(APP_ID, room.id)
-
-    def _counts(self, room_id: int) -> tuple[int, int]:
-        room = self._hub.find_room(APP_ID, room_id)
-        return len(room.members) if room is not None else 0, self._events.likes(APP_ID, room_id)

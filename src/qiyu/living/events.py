@@ -20,8 +20,21 @@ from qiyu.routing.router import Router
 from qiyu.routing.session import Room, Session
 
 
+class Counts:
+    """What is counted of a room, beside its members of this moment."""
+
+    __slots__ = ("likes", "peak", "visits")
+
+    def __init__(self) -> None:
+        self.likes = 0
+        self.visits = 0
+        """How often somebody came."""
+        self.peak = 0
+        """The most members there were at once."""
+
+
 class RoomEvents:
-    """The events of all rooms here, and their likes.
+    """The events of all rooms here, and what is counted of them.
 
     `deliveries` bounds the enter and leave events of a room in a second; without `send_events`, members are
     told of nothing but that a room was closed.
@@ -33,16 +46,19 @@ class RoomEvents:
         self._router = router
         self._deliveries = deliveries
         self._spent: dict[Room, int] = {}  # deliveries of enter and leave events in this second
-        self._likes: dict[tuple[int, int], int] = {}
-        self._kept: set[tuple[int, int]] = set()  # living rooms: their likes outlast their members
+        self._counts: dict[tuple[int, int], Counts] = {}
+        self._kept: set[tuple[int, int]] = set()  # living rooms: their counts outlast their members
         self._untold: set[tuple[int, int]] = set()  # changed since the last count event
         self._unstored: set[tuple[int, int]] = set()  # living rooms that changed since they were last written
 
     def __repr__(self) -> str:
-        return f"<RoomEvents likes={len(self._likes)} untold={len(self._untold)} unstored={len(self._unstored)}>"
+        return f"<RoomEvents rooms={len(self._counts)} untold={len(self._untold)} unstored={len(self._unstored)}>"
 
     def entered(self, session: Session, room: Room) -> None:
         """A session is in the room now, and was not before."""
+        counts = self._counts_of(room.key)
+        counts.visits += 1
+        counts.peak = max(counts.peak, len(room.members))
         self._changed(room.key)
         self._tell(room, session, "enter")
 
@@ -58,19 +74,26 @@ class RoomEvents:
 
     def like(self, room: Room, count: int) -> None:
         """Somebody in the room likes it, `count` times."""
-        self._likes[room.key] = self._likes.get(room.key, 0) + count
+        self._counts_of(room.key).likes += count
         self._changed(room.key)
 
     def likes(self, app_id: int, room_id: int) -> int:
         """How many likes the room has."""
-        return self._likes.get((app_id, room_id), 0)
+        return self.counts(app_id, room_id).likes
 
-    def keep_likes(self, app_id: int, room_id: int, likes: int) -> None:
-        """This is a living room, and had so many likes when it was last written; what is counted since stands."""
+    def counts(self, app_id: int, room_id: int) -> Counts:
+        """What was counted of the room; not to be changed."""
+        return self._counts.get((app_id, room_id)) or Counts()
+
+    def keep_counts(self, app_id: int, room_id: int, *, likes: int, visits: int = 0, peak: int = 0) -> None:
+        """This is a living room, and had these counts when they were last written; what is counted since stands."""
         key = (app_id, room_id)
         if key not in self._kept:
             self._kept.add(key)
-            self._likes[key] = self._likes.get(key, 0) + likes
+            counts = self._counts_of(key)
+            counts.likes += likes
+            counts.visits += visits
+            counts.peak = max(counts.peak, peak)
 
     def close(self, app_id: int, room_id: int) -> None:
         """The living room is no more: its members are told, and are in no room."""
@@ -106,12 +129,18 @@ class RoomEvents:
         """They could not be written."""
         self._unstored.update(keys)
 
+    def _counts_of(self, key: tuple[int, int]) -> Counts:
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = Counts()
+        return counts
+
     def _changed(self, key: tuple[int, int]) -> None:
         self._untold.add(key)
         self._unstored.add(key)
 
     def _forget(self, key: tuple[int, int]) -> None:
-        self._likes.pop(key, None)
+        self._counts.pop(key, None)
         self._kept.discard(key)
         self._untold.discard(key)
         self._unstored.discard(key)
@@ -133,7 +162,7 @@ class RoomEvents:
         self._router.to_room(room, self._publication(room, data), session)
 
     def _good(self, room: Room) -> int:
-        return self._likes.get(room.key, 0)
+        return self.likes(*room.key)
 
     @staticmethod
     def _publication(room: Room, event: RoomEvent) -> Publication:

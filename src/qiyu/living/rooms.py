@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import structlog
 from sqlalchemy import Connection
 
 from qiyu.errors import CallRefused
@@ -26,6 +27,8 @@ from qiyu.storage.living_rooms import (
 )
 from qiyu.storage.users import User
 
+log = structlog.get_logger(__name__)
+
 
 class LivingRooms:
     """The living rooms of app 10001, as the database has them. What it raises beside: `DatabaseUnavailable`."""
@@ -37,12 +40,15 @@ class LivingRooms:
     async def start(
         self, anchor: User, type_: int, now: Instant, *, room_name: str = "", covert_img: str = ""
     ) -> LivingRoom:
-        """Open a room; an anchor who has one open gets that. Without a name or a picture it has the default ones.
+        """Open a room, without a name or a picture with the default ones.
 
-        Raises `CallRefused`: 403 for who may not go live.
+        An anchor who has one open gets that, with the new name or picture where there is one. Raises `CallRefused`: 403
+        for who may not go live, 501 for who has a room of another type open.
         """
         if not may_go_live(anchor):
             raise CallRefused(403, "only a VIP may go live")
+        asked = {"room_name": room_name, "covert_img": covert_img}
+        changes = {name: value for name, value in asked.items() if value}
         while True:
             generation = self._directory.generation
             room, is_new = await self._database.run(
@@ -52,14 +58,21 @@ class LivingRooms:
                 room_name=room_name or default_room_name(anchor),
                 covert_img=covert_img or default_cover(anchor),
                 now_ms=now.unix_ms,
+                changes=changes,
             )
             if is_new:
                 self._directory.started(room, now)
                 return room
-            if generation == self._directory.generation:
+            if generation != self._directory.generation:
+                continue  # it may be the one that was closed meanwhile
+            if room.type != type_:
+                theirs = f"your room {room.id} of type {room.type} is open"
+                raise CallRefused(501, f"type = {type_}: {theirs}; close it first, or start it with its own type")
+            if changes:
+                self._directory.changed(room, now)
+            else:
                 self._directory.remember(room.id, room, now)
-                return room
-            # else it may be the one that was closed meanwhile
+            return room
 
     async def close(self, anchor_id: int, room_id: int, now: Instant) -> None:
         """Close a room of this anchor: it becomes a record, and its members are told and are in it no more.
@@ -71,19 +84,16 @@ class LivingRooms:
             raise CallRefused(404, f"roomId = {room_id}: there is no such open room")
         if room.anchor_id != anchor_id:
             raise CallRefused(403, f"roomId = {room_id}: only its anchor may close it")
-        self._directory.keep_likes(room)  # memory may never have heard of it
-        counts = self._directory.with_counts(room)
-        closed = await self._database.run(
-            close_room,
-            room_id=room_id,
-            anchor_id=anchor_id,
-            watch_num=counts.watch_num,
-            good_num=counts.good_num,
-            now_ms=now.unix_ms,
-        )
-        if closed is None:  # another call was faster
+        if not await self._close(room, now):  # another call was faster
             raise CallRefused(404, f"roomId = {room_id}: there is no such open room")
-        self._directory.closed(room, now)
+
+    async def close_away(self, now: Instant, seconds: float) -> None:
+        """Close the rooms whose anchor has been away for so long; 0: none. To be called every second or so."""
+        if not seconds:
+            return
+        for room in self._directory.away(now, seconds):
+            if await self._close(room, now):
+                log.info("closed the room of an anchor who is away", room=room.id, anchor=room.anchor_id)
 
     async def find(self, room_id: int, now: Instant) -> LivingRoom | None:
         """The open room with this number, with live counts."""
@@ -104,16 +114,29 @@ class LivingRooms:
         for type_, rooms in lists.items():
             self._directory.listed(type_, rooms, now)
 
-    async def store_counts(self) -> None:
+    async def store_counts(self, now: Instant) -> None:
         """Write the counts of the rooms in which something changed."""
         counts = self._directory.take_unstored()
         if not counts:
             return
         try:
-            await self._database.run(update_counts, counts)
+            await self._database.run(update_counts, counts, now.unix_ms)
         except BaseException:  # cancelled as well: at the stop, they are written once more
             self._directory.put_back_unstored(counts)
             raise
+
+    async def _close(self, room: LivingRoom, now: Instant) -> bool:
+        self._directory.keep_counts(room)  # memory may never have heard of it
+        closed = await self._database.run(
+            close_room,
+            room_id=room.id,
+            anchor_id=room.anchor_id,
+            counts=self._directory.counts(room.id),
+            now_ms=now.unix_ms,
+        )
+        if closed is not None:
+            self._directory.closed(room, now)
+        return closed is not None
 
     async def _read(self, room_ids: Collection[int], now: Instant) -> dict[int, LivingRoom]:
         while True:
