@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeVar
 
 import trio
@@ -19,10 +18,11 @@ from qiyu.config import Settings, hosts_of
 from qiyu.drivers.clock import read_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.listener import Listener, bind, capacity
-from qiyu.drivers.message_pruner import run_pruner
+from qiyu.drivers.message_pruner import MessagePruner
 from qiyu.drivers.message_reader import MessageReader
 from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
+from qiyu.drivers.readiness import Readiness
 from qiyu.errors import StartupError
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.handlers.registry import CLIENT_STATES, tcp_door, ws_door
@@ -50,6 +50,7 @@ from qiyu.services.rings import Rings
 from qiyu.services.sessions import SessionRules, Sessions
 from qiyu.services.settlement import Settlement
 from qiyu.services.tokens import Tokens
+from qiyu.services.trusted_clock import TrustedClock
 from qiyu.storage.database import Database
 from qiyu.web.app import make_app
 from qiyu.web.context import WebContext
@@ -81,21 +82,41 @@ class App:
     """What the log says of it at the start: where the settings and the data are."""
 
 
-def build_app(settings: Settings, node: Node, database: Database, living_rooms: LivingRooms) -> App:
-    """Everything around the core. Raises `StartupError` where an address cannot be listened on."""
-    sockets = _bind_all(settings)
+def build_app(
+    settings: Settings,
+    node: Node,
+    database: Database,
+    living_rooms: LivingRooms,
+    sockets: dict[str, list[socket.socket]],
+    trusted: TrustedClock,
+) -> App:
+    """Everything around the core; `sockets` are those of `bind_all`."""
     dispatcher = Dispatcher(node)
     poller = Poller(dispatcher, best_source(), read_clock, outbox_limits(settings))
     reader = MessageReader(dispatcher, poller, database, _history_ms(settings), read_clock)
+    pruner = MessagePruner(
+        database,
+        kept_ms=_kept_ms(settings),
+        inbox_ms=settings.messages.inbox_days * DAY_SECONDS * 1000,
+        believed_ms=lambda: trusted.read(read_clock()),
+    )
+    writer = MessageWriter(
+        node.message_queue,
+        database,
+        settings.messages.inbox,
+        reader.wake,
+        read_clock,
+        forget_below=lambda: pruner.forget_below,
+    )
     return App(
         node=node,
         dispatcher=dispatcher,
         poller=poller,
         reader=reader,
-        writer=MessageWriter(node.message_queue, database, settings.messages.inbox, reader.wake, read_clock),
-        prune=partial(run_pruner, database, _kept_ms(settings), read_clock),
+        writer=writer,
+        prune=pruner.run,
         living_rooms=living_rooms,
-        web=make_app(_web_context(settings, node, database, living_rooms, sockets)),
+        web=make_app(_web_context(settings, node, database, living_rooms, sockets, trusted)),
         sockets=sockets,
         listeners=list(_listeners(settings, sockets, poller, node)),
         anchor_away_seconds=settings.living.anchor_away_seconds,
@@ -108,8 +129,8 @@ def outbox_limits(settings: Settings) -> OutboxLimits:
     return OutboxLimits(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
 
 
-def build_node(settings: Settings, secret: str, largest_msg_id: int = 0) -> Node:
-    """Everything that does not wait. All msgIds will be above `largest_msg_id`."""
+def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instance_number: int = 0) -> Node:
+    """Everything that does not wait. All msgIds will be of this instance, and above `largest_msg_id`."""
     limits = settings.limits
     ack = settings.ack
     metrics = Metrics()
@@ -122,7 +143,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0) -> Node
     delivery = Delivery(hub, router, redelivery, rings, deferral)
     queue = MessageQueue(Settlement(delivery, metrics), settings.messages.queue, metrics)
     replays = Replays(delivery, deferral, queue, metrics)
-    msg_ids = MsgIds(settings.instance.number)
+    msg_ids = MsgIds(instance_number)
     msg_ids.start_above(largest_msg_id)
     rules = SessionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
     living = settings.living
@@ -156,10 +177,13 @@ def _web_context(
     database: Database,
     living_rooms: LivingRooms,
     sockets: dict[str, list[socket.socket]],
+    trusted: TrustedClock,
 ) -> WebContext:
     http = settings.http
     return WebContext(
-        accounts=Accounts(database, Passwords(_few_threads()), AccountRules(session_days=http.session_days)),
+        accounts=Accounts(
+            database, Passwords(_few_threads()), AccountRules(session_days=http.session_days), trusted.read
+        ),
         living_rooms=living_rooms,
         room_directory=node.room_directory,
         history=History(database, node.hub, _history_ms(settings)),
@@ -172,7 +196,7 @@ def _web_context(
             "deliveries_in_flight": lambda: node.in_flight.deliveries,
         },
         clock=read_clock,
-        ping=partial(database.read, _nothing),
+        ping=Readiness(database, node.message_queue).check,
         tcp_port=sockets["tcp"][0].getsockname()[1],
         ws_port=sockets["ws"][0].getsockname()[1],
         tcp_public_address=settings.tcp.public_address,
@@ -194,10 +218,6 @@ def _kept_ms(settings: Settings) -> int:
     return history_ms and max(history_ms, settings.messages.client_msg_id_hours * HOUR_MS)
 
 
-def _nothing(_connection: object) -> None:
-    """What the database is asked to see that it answers."""
-
-
 def _few_threads() -> RunInThread:
     """A thread for each node: each hash of a password takes one for itself, and tens of megabytes."""
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
@@ -208,7 +228,8 @@ def _few_threads() -> RunInThread:
     return run_in_thread
 
 
-def _bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
+def bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
+    """The sockets of `tcp`, `ws` and `http`. Raises `StartupError` where an address cannot be listened on."""
     sockets: dict[str, list[socket.socket]] = {}
     try:
         for name, section in (("tcp", settings.tcp), ("ws", settings.ws), ("http", settings.http)):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -12,18 +13,25 @@ from typing import Final
 import structlog
 import trio
 
-from qiyu.app import App, build_app, build_node
+from qiyu.app import App, bind_all, build_app, build_node
 from qiyu.config import Settings, installation_secret, require_safe_secret
 from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
+from qiyu.drivers.instance import claim_instance, release_instance, watch_instance
 from qiyu.drivers.listener import address_of
 from qiyu.drivers.living import run_living_rooms, store_last_counts
+from qiyu.errors import Fenced
 from qiyu.living.rooms import LivingRooms
+from qiyu.routing.msgid import time_of
+from qiyu.services.trusted_clock import TrustedClock
 from qiyu.storage.database import Database, database_url
+from qiyu.storage.instances import Incarnation
+from qiyu.storage.lock import serving_alone
 from qiyu.storage.messages import largest_msg_id
 from qiyu.storage.migrate import upgrade
 
 DRAIN_SECONDS: Final = 3.0  # for clients to read their LOGOUT; with all else, the process is gone within 5
+LOSE_SECONDS: Final = 1.0  # the same, where another server has taken this one's place
 RETRY_AFTER_MS: Final = (500, 3000)  # a drained client comes back somewhere in between
 FLUSH_SECONDS: Final = 1.0  # for what was accepted, at the stop
 
@@ -40,26 +48,63 @@ async def serve(
     """Serve until `stops` yields; a second one cuts the good-byes short.
 
     `announce` is called with one line a listener once all of them are ready, and `task_status` with `host:port` by
-    `tcp`, `ws` and `http`. Raises `ConfigError` or `StartupError` before anything listens.
+    `tcp`, `ws` and `http`. Raises `ConfigError` or `StartupError` before anything is served, and `Fenced` where another
+    server has taken this one's place.
     """
     require_safe_secret(settings)
     secret, was_made = installation_secret(settings)
     if was_made:
         log.warning("made a secret for login tokens, and keep it in the data folder", folder=str(settings.data.dir))
     url = database_url(settings.database.url.get_secret_value(), settings.data.dir)
-    async with Database.open(url, synchronous=settings.database.synchronous) as database:
-        before, after = await upgrade(database)
-        if before != after:
-            log.info("brought the database up to date", before=before, after=after)
-        node = build_node(settings, secret, await database.read(largest_msg_id))
-        living_rooms = LivingRooms(database, node.room_directory)
-        await living_rooms.refresh(read_clock())
-        await _run(build_app(settings, node, database, living_rooms), stops, announce, task_status=task_status)
+    with serving_alone(url), closing_all(bind_all(settings)) as sockets:
+        # From here on it is known that nobody who serves is disturbed by a start that fails.
+        async with Database.open(url, synchronous=settings.database.synchronous) as database:
+            before, after = await upgrade(database)
+            if before != after:
+                log.info("brought the database up to date", before=before, after=after)
+            number = settings.instance.number
+            mine = await claim_instance(
+                database,
+                number=None if number < 0 else number,
+                alone=not settings.redis.url.get_secret_value(),
+                now_ms=read_clock().unix_ms,
+            )
+            app = await _build(settings, secret, database, mine, sockets)
+            await _run(app, database, mine, stops, announce, task_status=task_status)
     log.info("stopped")
+
+
+@contextmanager
+def closing_all(sockets: dict[str, list[socket.socket]]) -> Iterator[dict[str, list[socket.socket]]]:
+    """Close the sockets at the end, those that nobody listens on among them."""
+    try:
+        yield sockets
+    finally:
+        for bound in sockets.values():
+            for sock in bound:
+                sock.close()
+
+
+async def _build(
+    settings: Settings,
+    secret: str,
+    database: Database,
+    mine: Incarnation,
+    sockets: dict[str, list[socket.socket]],
+) -> App:
+    largest = await database.read(largest_msg_id)  # of this moment: whoever served before writes no more
+    node = build_node(settings, secret, largest, mine.number)
+    living_rooms = LivingRooms(database, node.room_directory)
+    now = read_clock()
+    await living_rooms.refresh(now)
+    trusted = TrustedClock(now, time_of(largest) if largest else 0)
+    return build_app(settings, node, database, living_rooms, sockets, trusted)
 
 
 async def _run(
     app: App,
+    database: Database,
+    mine: Incarnation,
     stops: AsyncIterator[object],
     announce: Callable[[str], None],
     *,
@@ -67,9 +112,16 @@ async def _run(
 ) -> None:
     addresses = {name: address_of(bound[0]) for name, bound in app.sockets.items()}
     stopping = trio.Event()
+    fenced: list[Fenced] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.poller.run)
         nursery.start_soon(run_clock, app.poller, app.dispatcher)
+
+        def end(why: Fenced) -> None:
+            fenced.append(why)
+            nursery.start_soon(_lose, app, nursery.cancel_scope)
+
+        nursery.start_soon(watch_instance, database, mine, end)
         nursery.start_soon(app.writer.run)
         nursery.start_soon(app.reader.run)
         nursery.start_soon(app.prune)
@@ -98,7 +150,10 @@ async def _run(
             await http_ended.wait()
         await _flush(app)
         nursery.cancel_scope.cancel()
+    if fenced:
+        raise fenced[0]
     await store_last_counts(app.living_rooms, read_clock())
+    await release_instance(database, mine)
 
 
 def _more(bound: list[socket.socket]) -> str:
@@ -111,6 +166,14 @@ async def _drain(app: App) -> None:
     app.dispatcher.drain(partial(random.randint, *RETRY_AFTER_MS))
     with trio.move_on_after(DRAIN_SECONDS):
         await app.poller.drained()
+
+
+async def _lose(app: App, scope: trio.CancelScope) -> None:
+    """Another server has taken this one's place: send everybody there, and end."""
+    app.dispatcher.lose(partial(random.randint, *RETRY_AFTER_MS))
+    with trio.move_on_after(LOSE_SECONDS):
+        await app.poller.drained()
+    scope.cancel()
 
 
 async def _flush(app: App) -> None:

@@ -7,9 +7,8 @@ import trio
 from sqlalchemy import Connection, text
 
 from qiyu.errors import DatabaseUnavailable, Fenced, StartupError
-from qiyu.storage import instances
 from qiyu.storage.database import Database
-from qiyu.storage.instances import Incarnation, check, claim, fence, find, hold, list_instances
+from qiyu.storage.instances import Incarnation, check, claim, fence, find, hold, list_instances, try_to_write
 from qiyu.storage.tables import INSTANCES
 from storage.conftest import Urls, only
 
@@ -50,12 +49,12 @@ async def test_who_starts_alone_fences_everybody(db: Database) -> None:
     three = await claimed(db, alone=True, address="new:9")
     assert three == Incarnation(0, 2)
     for fenced in (one, two):
-        for ask in (hold, check, instances.beat):
+        for ask in (hold, check):
             with pytest.raises(Fenced, match=f"instance {fenced.number}, incarnation 1.*may write no more"):
                 await db.run(ask, fenced)
     with pytest.raises(Fenced, match="new:9 has started since"):
         await db.run(hold, one)
-    for ask in (hold, check, instances.beat):
+    for ask in (hold, check):
         await db.run(ask, three)
 
 
@@ -140,3 +139,12 @@ async def test_fencing_waits_for_what_is_under_way(urls: Urls, url: str, db: Dat
             await trio.lowlevel.checkpoint()
         go_on.set()
     assert order == ["written", "fenced"]
+
+
+@only("sqlite")
+async def test_to_try_to_write_is_to_write(urls: Urls, db: Database) -> None:
+    """A disk that is full says so only to who writes."""
+    await claimed(db)
+    before = await db.read(lambda c: c.scalar(text("SELECT sum(beats) FROM t_im_instance")))
+    await db.run(try_to_write)
+    assert await db.read(lambda c: c.scalar(text("SELECT sum(beats) FROM t_im_instance"))) == before + 1

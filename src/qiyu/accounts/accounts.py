@@ -58,8 +58,16 @@ class Login(NamedTuple):
 class Accounts:
     """Everything that is done with accounts. Where it refuses, it raises `CallRefused`."""
 
-    def __init__(self, database: Database, passwords: Passwords, rules: AccountRules | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        rules: AccountRules | None = None,
+        believed_ms: Callable[[Instant], int] = lambda now: now.unix_ms,
+    ) -> None:
+        """`believed_ms` is the time by which sessions that have expired are removed."""
         rules = rules or AccountRules()
+        self._believed_ms = believed_ms
         self._database = database
         self._passwords = passwords
         self._session_ms = rules.session_days * DAY_MS
@@ -178,6 +186,7 @@ class Accounts:
         right, new_hash = await self._passwords.verify(user.password_hash if user else None, password)
         if user is None or not right:
             return None
+        believed_ms = self._believed_ms(now)
 
         def work(connection: Connection) -> Login | None:
             # While the hash was made, the password may have been changed and every session ended: then so is this one.
@@ -186,7 +195,7 @@ class Accounts:
                 return None
             if new_hash:
                 users.set_password(connection, user.id, new_hash)
-            users.prune_sessions(connection, now.unix_ms, _PRUNED_AT_A_LOGIN)
+            users.prune_sessions(connection, believed_ms, _PRUNED_AT_A_LOGIN)
             return self._open_session(connection, user.id, now)
 
         return await self._database.run(work)

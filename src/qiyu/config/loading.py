@@ -128,7 +128,7 @@ def _misspelt(environ: Mapping[str, str]) -> Iterable[str]:
                 yield f"the variable {printable(variable)} is not used; did you mean {meant}, with two underscores?"
 
 
-_WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _YES_NO: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 

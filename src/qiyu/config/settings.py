@@ -71,7 +71,7 @@ class DataSettings(_Section):
 
 class InstanceSettings(_Section):
     number: types.InstanceNumber = Field(
-        default=0, description="0 to 1023; goes into every msgId, so no two instances may have the same."
+        default=-1, description="0 to 1023, which goes into every msgId; -1 = the smallest that is free."
     )
 
 
@@ -120,6 +120,9 @@ class MessagesSettings(_Section):
     inbox: types.Limit = Field(
         default=1000,
         description="Direct messages a user may have unacknowledged; the next sender gets ERROR 507.",
+    )
+    inbox_days: types.KeptDays = Field(
+        default=90, description="Days after which a direct message that nobody fetched leaves the inbox; 0 = never."
     )
     queue: types.Limit = Field(
         default=10_000,

@@ -99,7 +99,7 @@ Origins = Annotated[
 Folder = Annotated[
     Path, Field(strict=False), AfterValidator(_check_folder), Expected("the name of a folder, with no ~ in front")
 ]
-InstanceNumber = Annotated[int, Field(ge=0, le=1023), Expected("a whole number from 0 to 1023")]
+InstanceNumber = Annotated[int, Field(ge=-1, le=1023), Expected("a whole number from 0 to 1023, or -1 for any")]
 Address = Annotated[
     str,
     Field(pattern=r"^$|^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),

@@ -19,7 +19,8 @@ from qiyu.model import Instant
 from qiyu.services.batch import Batch, FindStored, Settle, Store, TryToWrite
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.database import Database
-from qiyu.storage.messages import kept, store_batch, try_to_write
+from qiyu.storage.instances import try_to_write
+from qiyu.storage.messages import kept, store_batch
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +32,8 @@ class MessageWriter:
     """Between the message queue and the database.
 
     `inbox_messages` is how many direct messages one user may have unacknowledged, 0 for any number. `progressed` is
-    called whenever messages may have been settled, or will not be soon.
+    called whenever messages may have been settled, or will not be soon. `forget_below` gives the msgId below which a
+    message is deleted when it is acknowledged, for nothing else holds it.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class MessageWriter:
         inbox_messages: int,
         progressed: Callable[[], None],
         clock: Callable[[], Instant],
+        forget_below: Callable[[], int] = lambda: 0,
     ) -> None:
         self._queue = queue
         self._database = database
         self._inbox_messages = inbox_messages
         self._progressed = progressed
         self._clock = clock
+        self._forget_below = forget_below
         self._retry = Retry("store messages")
         self._to_write = trio.Event()
         self._written = trio.Event()
@@ -90,7 +94,7 @@ class MessageWriter:
         """Returns how to tell the batch what the database said."""
         match step:
             case Store(messages, asked, acks):
-                rows = (messages, asked, acks, self._inbox_messages)
+                rows = (messages, asked, acks, self._inbox_messages, self._forget_below())
                 outcome = await self._database.run_within(WRITE_SECONDS, store_batch, *rows)
                 self._retry.succeeded()
                 return partial(batch.stored, outcome, self._clock())

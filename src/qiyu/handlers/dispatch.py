@@ -110,6 +110,10 @@ class Dispatcher:
         """This instance stops: every session is told when to come back."""
         self.node.sessions.end_all(EndReason.DRAIN, retry_after_ms)
 
+    def lose(self, retry_after_ms: Callable[[], int]) -> None:
+        """This instance is one no more: every session is told to come back, to another."""
+        self.node.sessions.end_all(EndReason.LOST, retry_after_ms)
+
     def _handle(self, endpoint: Endpoint, packets: list[Packet], now: Instant) -> None:
         node = self.node
         rest = iter(packets)

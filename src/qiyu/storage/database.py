@@ -56,6 +56,7 @@ class Database:
         self._guard: Callable[[Connection], None] | None = None
         self.fenced = trio.Event()
         """Set when `Fenced` was raised: see `guard`."""
+        self.fenced_because: Fenced | None = None
         self._closing = trio.Event()
         self._watching: trio.Nursery
         self._engine: Engine
@@ -157,7 +158,8 @@ class Database:
         closing = self._closing.is_set()
         try:
             return job.result(self._says("it was closed" if closing else f"no answer within {seconds:g} s"))
-        except Fenced:
+        except Fenced as exc:
+            self.fenced_because = exc
             self.fenced.set()
             raise
 

@@ -21,7 +21,7 @@ _t: Final = t_im_instance.c
 _FREE: Final = 1
 _TAKEN: Final = 0
 _MUTEX: Final = -1
-"""The number of a row that is no instance: whoever claims a number locks it."""
+"""The number of a row that is no instance: whoever claims a number locks it, and `try_to_write` writes to it."""
 
 
 class Incarnation(NamedTuple):
@@ -93,11 +93,9 @@ def fence(c: Connection, whom: Incarnation) -> bool:
     return c.execute(those.values(fenced=_FREE)).rowcount > 0
 
 
-def beat(c: Connection, mine: Incarnation) -> None:
-    """Write something, so that it shows whether the database can be written to. Raises Fenced."""
-    row = update(t_im_instance).where(_t.number == mine.number, _t.incarnation == mine.incarnation, _t.fenced == _TAKEN)
-    if c.execute(row.values(beats=_t.beats + 1)).rowcount == 0:
-        _raise_fenced(c, mine)
+def try_to_write(c: Connection) -> None:
+    """Write something, so that it raises what writing raises: to a full disk, to a file that can only be read."""
+    c.execute(update(t_im_instance).where(_t.number == _MUTEX).values(beats=_t.beats + 1))
 
 
 def find(c: Connection, number: int) -> Instance | None:

@@ -202,7 +202,6 @@ def store_batch(
     asked: Sequence[NewMessage],
     acknowledged: Collection[Ack],
     inbox_limit: int,
-    *,
     forget_below: int = 0,
 ) -> Outcome:
     """The transaction of a batch: `store`, and `find_duplicates` for those that are not to be kept, but `asked` for."""
@@ -254,11 +253,6 @@ def store(
             plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
     _insert_inbox(c, plan.inbox)
     return plan.outcome
-
-
-def try_to_write(c: Connection) -> None:
-    """Raise what writing would raise, as far as that can be known without writing anything."""
-    c.execute(delete(t_im_inbox).where(_i.app_id == 0))
 
 
 def kept(c: Connection, messages: Collection[NewMessage]) -> set[int]:
