@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import sqlite3
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import trio
-from sqlalchemy import make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from crash.server import ServerProcess
@@ -77,18 +76,18 @@ class _OnServer:
     async def _execute(self, *statements: str, on: str = "", hold: float = 0.0) -> list[tuple[object, ...]]:
         """In one session, which then stays open for `hold` seconds. Returns the rows of the last one."""
 
-        async def execute() -> list[tuple[object, ...]]:
-            engine = create_async_engine(on or self._server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        def execute() -> list[tuple[object, ...]]:
+            engine = create_engine(on or self._server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
             rows: list[tuple[object, ...]] = []
-            async with engine.connect() as connection:
+            with engine.connect() as connection:
                 for statement in statements:
-                    result = await connection.execute(text(statement))
+                    result = connection.execute(text(statement))
                     rows = [tuple(row) for row in result] if result.returns_rows else []
-                await asyncio.sleep(hold)
-            await engine.dispose()
+                time.sleep(hold)
+            engine.dispose()
             return rows
 
-        return await trio.to_thread.run_sync(lambda: asyncio.run(execute()))
+        return await trio.to_thread.run_sync(execute)
 
 
 class Postgresql(_OnServer):
