@@ -177,7 +177,7 @@ def test_a_database_that_cannot_be_used() -> None:
     assert "qiyu.db" in refused("list")
     Path("data/qiyu.db").rmdir()
     with sqlite3.connect("data/qiyu.db") as connection:
-        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
-        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+        connection.execute("CREATE TABLE t_qiyu_version (version_num VARCHAR(32))")
+        connection.execute("INSERT INTO t_qiyu_version VALUES ('9999')")
     connection.close()
     assert "9999" in refused("list")
