@@ -46,6 +46,17 @@ def test_what_the_caller_named_is_a_position() -> None:
     assert (cursors.of(1), cursors.of(2)) == ("5", "")
 
 
+def test_a_room_in_which_nothing_was_seen_is_read_from_its_newest_message() -> None:
+    cursors = Cursors(10)
+    cursors.entered(1, "", "7")
+    cursors.entered(2, "", "")  # it has none yet
+    cursors.entered(3, "", None)  # nobody said
+    cursors.entered(4, "5", "9")  # what lies between is on its way
+    assert [cursors.of(room_id) for room_id in (1, 2, 3, 4)] == ["7", "0", "", "5"]
+    cursors.arrived(2, "8")
+    assert cursors.of(2) == "8"
+
+
 def test_the_room_used_longest_ago_is_forgotten() -> None:
     cursors = Cursors(2)
     for room_id in (1, 2):

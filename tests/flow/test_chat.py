@@ -124,14 +124,17 @@ async def test_rooms_are_entered_and_left(server: RunningServer) -> None:
         await one.say(1, "too early")
         assert (await one.expect(ERROR))["data"]["code"] == 403
         await one.send(ROOM, data={"roomId": 1})
-        assert (await one.expect(ROOM))["data"] == {"roomId": 1, "online": 2}
+        assert (await one.expect(ROOM))["data"] == {"roomId": 1, "online": 2, "lastMsgId": ""}
         await one.say(1, "here")
-        assert (await two.expect(BIZ))["data"]["content"] == "here"
+        here = await two.expect(BIZ)
+        assert here["data"]["content"] == "here"
         await one.send(ROOM, data={"roomId": None})
         assert (await one.expect(ROOM))["data"] == {"roomId": None, "online": 0}
         await two.say(1, "still there?")
         await two.send(ROOM, data={"roomId": 1, "afterMsgId": "1"})
-        assert (await two.expect(ROOM))["data"] == {"roomId": 1, "online": 1, "recovered": False}
+        answer = (await two.expect(ROOM))["data"]
+        assert answer.pop("lastMsgId") > here["msgId"]
+        assert answer == {"roomId": 1, "online": 1, "recovered": False}
         await one.send(HEARTBEAT)
         await one.expect(HEARTBEAT)
 

@@ -151,12 +151,22 @@ async def test_what_was_missed_in_a_room_comes_after_a_restart(start_server: Sta
         await server.ws_peer(10002) as two,
         await server.tcp_peer(10003) as three,
     ):
-        assert await come_back(two, 7, seen) == {"roomId": 7, "online": 2, "recovered": True}
+        assert await come_back(two, 7, seen) == {
+            "roomId": 7,
+            "online": 2,
+            "lastMsgId": missed[-1][0],
+            "recovered": True,
+        }
         assert [await heard(two) for _ in missed] == missed
         await say(one, 7, "live", "b")
         live = await heard(two)
         assert live == (await receipt(one, "b"), "live")
-        assert await come_back(three, 7, missed[1][0]) == {"roomId": 7, "online": 3, "recovered": True}
+        assert await come_back(three, 7, missed[1][0]) == {
+            "roomId": 7,
+            "online": 3,
+            "lastMsgId": live[0],
+            "recovered": True,
+        }
         assert [await heard(three), await heard(three)] == [missed[2], live]
         await quiet(two, three)
 

@@ -74,7 +74,7 @@ async def test_a_room_from_its_opening_to_its_record(start_server: Start, tmp_pa
         ):
             await host.log_in(anchor, anchor_config["token"])
             await host.send(ROOM, data={"roomId": room_id})
-            assert (await host.expect(ROOM))["data"] == {"roomId": room_id, "online": 2}
+            assert (await host.expect(ROOM))["data"] == {"roomId": room_id, "online": 2, "lastMsgId": ""}
             assert (await watcher.next_event("enter"))["userId"] == anchor
 
             await watcher.say(room_id, "hello")

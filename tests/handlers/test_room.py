@@ -12,9 +12,9 @@ def test_enter_change_and_leave() -> None:
     harness.log_in(10_001, room=7)
     peer = harness.log_in(10_000)
     assert peer.answer(ROOM, data={"roomId": 7}) == Received(
-        ROOM, {"appId": 10_001, "userId": 10_000, "data": '{"roomId":7,"online":2}'}
+        ROOM, {"appId": 10_001, "userId": 10_000, "data": '{"roomId":7,"online":2,"lastMsgId":""}'}
     )
-    assert peer.answer(ROOM, data={"roomId": 8}).data == {"roomId": 8, "online": 1}
+    assert peer.answer(ROOM, data={"roomId": 8}).data == {"roomId": 8, "online": 1, "lastMsgId": ""}
     left = harness.node.hub.find_room(10_001, 7)
     assert left is not None
     assert len(left.members) == 1
@@ -25,7 +25,7 @@ def test_enter_change_and_leave() -> None:
 
 def test_entering_the_room_one_is_in() -> None:
     peer = Harness().log_in(10_000, room=7)
-    assert peer.answer(ROOM, data={"roomId": 7}).data == {"roomId": 7, "online": 1}
+    assert peer.answer(ROOM, data={"roomId": 7}).data == {"roomId": 7, "online": 1, "lastMsgId": ""}
 
 
 def test_leaving_when_in_no_room() -> None:
@@ -35,7 +35,7 @@ def test_leaving_when_in_no_room() -> None:
 @pytest.mark.parametrize(("after", "answered"), [("1", {"recovered": True}), ("", {}), (None, {})])
 def test_recovered_only_when_asked(after: str | None, answered: dict[str, bool]) -> None:
     answer = Harness().log_in(10_000).answer(ROOM, data={"roomId": 7, "afterMsgId": after})
-    assert answer.data == {"roomId": 7, "online": 1} | answered
+    assert answer.data == {"roomId": 7, "online": 1, "lastMsgId": ""} | answered
 
 
 @pytest.mark.parametrize("room_id", [1, 2**53 - 1])

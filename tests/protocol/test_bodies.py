@@ -299,4 +299,5 @@ def test_an_answer_is_a_body(user_id: int, app_id: int, data: str) -> None:
 
 def test_a_room_answer_leaves_out_only_what_nobody_asked() -> None:
     assert json.loads(encode_json(RoomAnswer(room_id=None, online=0))) == {"roomId": None, "online": 0}
-    assert json.loads(encode_json(RoomAnswer(room_id=1, online=2, recovered=False)))["recovered"] is False
+    answer = RoomAnswer(room_id=1, online=2, last_msg_id="", recovered=False)
+    assert encode_json(answer) == b'{"roomId":1,"online":2,"lastMsgId":"","recovered":false}'

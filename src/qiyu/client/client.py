@@ -87,8 +87,9 @@ class Client:
     async def enter_room(self, room_id: int, *, after_msg_id: str | None = None) -> RoomAnswer:
         """Go into a room, out of the one it was in. Calls made meanwhile wait for the answer.
 
-        What was written there after the last message that came from this room, or after `after_msg_id` (from an earlier
-        run, say), comes as messages. The answer's `recovered` is False if some were left out, None if neither is known.
+        What was written there after the last message that came from this room, or that it had when it was first
+        entered, or after `after_msg_id` (from an earlier run, say), comes as messages. The answer's `recovered` is
+        False if some were left out, None if none of these is known.
         To enter the room it is in brings what an `Error` 206 says was dropped.
 
         Raises `RequestRefused`, `NotConnected`, `ConnectionLost` (in each case it stays in, or goes back to, the room
@@ -125,7 +126,7 @@ async def connect(
     """Log in to `tcp://host:port`, `ws://host:port` or `wss://host:port`, and stay so inside the `async with`.
 
     A lost connection is made again, with exponential back-off, for as long as it takes; the client then goes back to
-    its room, after the last message that came from it, and each message is shown once. The first one is tried once.
+    its room, after the last message that it saw there, and each message is shown once. The first one is tried once.
     To live longer than its token, it takes a function that makes tokens.
 
     Raises ValueError (the URL), `ConnectFailed`, `LoginRefused`, and `RequestRefused` (the room).

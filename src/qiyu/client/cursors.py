@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from typing import Final
+
+FIRST: Final = "0"
+"""What stands before the first message of a room."""
+
 
 class Cursors:
-    """How far each room was read: the newest msgId that arrived from it, for the rooms that were used last.
+    """How far each room was read: the newest msgId that it has sent or named, for the rooms that were used last.
 
     Named as `afterMsgId` when a room is entered, it brings what was written since. An ERROR 206 says that there is a
     gap, so cursors stand still until the next answer to ROOM: the room's next entry then begins before the gap.
@@ -29,10 +34,16 @@ class Cursors:
         """The server left messages out from here on."""
         self._frozen = True
 
-    def entered(self, room_id: int | None, after_msg_id: str) -> None:
-        """The server answered ROOM: what comes now follows `after_msg_id`, if one was named."""
+    def entered(self, room_id: int | None, after_msg_id: str, last_msg_id: str | None = None) -> None:
+        """The server answered ROOM: what comes now follows `after_msg_id`, or where none was named `last_msg_id`.
+
+        That is "" in a room that has no message yet, which is a place to go on from too; None if it was not said.
+        """
         self._frozen = False
-        if room_id is not None and (after_msg_id or room_id in self._newest):
+        if room_id is None:
+            return
+        after_msg_id = after_msg_id or (FIRST if last_msg_id == "" else last_msg_id or "")
+        if after_msg_id or room_id in self._newest:
             self._advance(room_id, after_msg_id)
 
     def _advance(self, room_id: int, msg_id: str) -> None:

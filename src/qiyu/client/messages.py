@@ -64,7 +64,7 @@ class Reconnected(msgspec.Struct, frozen=True):
     """There is a connection again, in the room it was in; `room_id` is None if there was none, or it is gone.
 
     The room's messages of the time between come next. `recovered` is False if some were left out, so that only the
-    history has them; None if no message had come from the room yet, and so nobody knows.
+    history has them; None if the server did not say, when it was entered, which of its messages was the newest.
     """
 
     room_id: int | None

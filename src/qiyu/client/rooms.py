@@ -69,7 +69,8 @@ class RoomRequests:
         """The server says which room it is."""
         self._membership.room_id = answer.room_id
         request = self._requests.popleft() if self._requests else None
-        self._membership.cursors.entered(answer.room_id, request.after_msg_id if request else "")
+        after_msg_id = request.after_msg_id if request else ""
+        self._membership.cursors.entered(answer.room_id, after_msg_id, answer.last_msg_id)
         if request is None:
             return
         request.answer = answer

@@ -127,10 +127,14 @@ class RoomEvent(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class RoomAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
-    """`data` of the answer to ROOM; `recovered` only when the client named an `afterMsgId`."""
+    """`data` of the answer to ROOM; `recovered` only when the client named an `afterMsgId`.
+
+    `last_msg_id` is the newest message of the room, "" where there is none; None for who is in no room.
+    """
 
     room_id: int | None
     online: int
+    last_msg_id: str | None = None
     recovered: bool | None = None
 
 

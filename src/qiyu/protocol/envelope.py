@@ -15,7 +15,8 @@ NO_LIMIT: Final = 1 << 60
 _ACK_HEAD: Final = b'{"magic":%d,"code":%d,"len":%d,"body":"{\\"msgId\\":\\"' % (MAGIC, MsgCode.ACK, 12 + MSG_ID_DIGITS)
 _ACK_TAIL: Final = b'\\"}"}'
 _ACK_DIGITS: Final = slice(len(_ACK_HEAD), len(_ACK_HEAD) + MSG_ID_DIGITS)
-_ACK_LENGTH: Final = len(_ACK_HEAD) + MSG_ID_DIGITS + len(_ACK_TAIL)
+ACK_LENGTH: Final = len(_ACK_HEAD) + MSG_ID_DIGITS + len(_ACK_TAIL)
+"""The bytes of the shortest message that is an ACK."""
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -67,11 +68,11 @@ def decode(message: bytes | bytearray, max_body: int) -> Packet:
 
 
 def take_ack(message: bytes | bytearray, packets: list[Packet]) -> bool:
-    """Whether it is an ACK just as the shortest form has it, and then it is added to the run that `packets` ends with.
+    """Whether a message of `ACK_LENGTH` is an ACK just as the shortest form has it.
 
-    Whatever differs in any way takes the common road.
+    If so it is added to the run that `packets` ends with. Whatever differs in any way takes the common road.
     """
-    if len(message) != _ACK_LENGTH or not (message.startswith(_ACK_HEAD) and message.endswith(_ACK_TAIL)):
+    if not (message.startswith(_ACK_HEAD) and message.endswith(_ACK_TAIL)):
         return False
     digits = message[_ACK_DIGITS]
     if not digits.isdigit():

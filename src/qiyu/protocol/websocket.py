@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from qiyu.errors import ProtocolViolation
 from qiyu.protocol import envelope
-from qiyu.protocol.envelope import decode, take_ack
+from qiyu.protocol.envelope import ACK_LENGTH, decode, take_ack
 from qiyu.protocol.frames import FINAL_TEXT, FrameReader, close, close_answer, header, pong, protocol_error
 from qiyu.protocol.handshake import Handshake, UpgradeRequest
 from qiyu.protocol.packet import Buffer, MsgCode, Packet
@@ -131,7 +131,7 @@ class WebSocketWire(FrameReader[Packet]):
         return [] if request is None else [Packet(MsgCode.WS_HANDSHAKE, b"")]
 
     def _take_message(self, message: bytes | bytearray, found: list[Packet]) -> None:
-        if not take_ack(message, found):
+        if len(message) != ACK_LENGTH or not take_ack(message, found):
             found.append(decode(message, self._max_body))
 
     @property

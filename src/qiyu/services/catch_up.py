@@ -82,6 +82,22 @@ class CatchUp:
         ring = self._rings.find(key)
         return ring is not None and (ring.floor <= after or ring.is_all or ring.is_full)
 
+    def knows_newest(self, key: RoomKey) -> bool:
+        """Whether memory has the msgId of the room's newest message, or that there is none."""
+        ring = self._rings.find(key)
+        return ring is not None and ring.newest is not None
+
+    def newest(self, key: RoomKey) -> str:
+        """The msgId of the room's newest message, "" where there is none.
+
+        Where the database did not say, it is one of no message: all that is said from now on comes after it, too.
+        """
+        ring = self._rings.find(key)
+        newest = None if ring is None else ring.newest
+        if newest is None:
+            newest = self._msg_ids.last if ring is None else ring.floor
+        return str(newest) if newest else ""
+
     def look_up(self, key: RoomKey, session: Session, loaded: Loaded) -> bool:
         """Have the room read, and `loaded` called for the session then; False if too many wait."""
         if not self.lookups.add(key, session, loaded):
@@ -107,7 +123,9 @@ class CatchUp:
             newest.append(publication)
         # An id that nobody has been given says nothing about what its bearer has seen.
         known = after <= max(self._msg_ids.last, ring.items[-1].msg_id if ring.items else 0)
-        return Missed(newest[::-1], recovered=known and ring.floor <= after and len(newest) == len(found))
+        # Before the first message there is none: who has seen nothing is left out nothing by having all that is kept.
+        reaches_back = ring.floor <= after or (ring.is_all and not after)
+        return Missed(newest[::-1], recovered=known and reaches_back and len(newest) == len(found))
 
     def send(self, session: Session, missed: Missed, now: Instant) -> None:
         """Send it."""
@@ -145,4 +163,4 @@ class CatchUp:
             return  # so much was said meanwhile, here or elsewhere, that what lies between is not known
         floor = below if len(rows) < RING_MESSAGES else rows[0].msg_id - 1
         self._rings.load(ring, [RingEntry(row.msg_id, row.user_id, publication_of(row)) for row in rows], floor)
-        ring.is_all = len(rows) < RING_MESSAGES and ring.floor == floor
+        ring.is_all = len(rows) < RING_MESSAGES and ring.floor <= floor

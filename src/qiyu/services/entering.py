@@ -1,7 +1,7 @@
 """Entering a room: whether it is open, what the member missed in it, and then the step inside.
 
-The first two may be for the database to say. Then the session waits where it is, and so does what it sends meanwhile
-(`Dispatcher.resume` goes on).
+The first two may be for the database to say, and which message of the room is the newest. Then the session waits where
+it is, and so does what it sends meanwhile (`Dispatcher.resume` goes on).
 """
 
 from __future__ import annotations
@@ -78,13 +78,21 @@ class Entering:
             raise entry.refused(ErrorCode.UNAVAILABLE, "the database does not answer; try again")
         if not is_open:
             raise entry.refused(ErrorCode.NO_SUCH_ROOM, "no such open room")
-        key = (entry.session.app_id, entry.room_id)
-        if entry.after is None or self._catch_up.knows(key, entry.after):
+        if self._is_known(entry):
             self._enter(entry, now)
-            return
-        if not self._catch_up.look_up(key, entry.session, partial(self._loaded, entry)):
+        elif self._catch_up.look_up((entry.session.app_id, entry.room_id), entry.session, partial(self._loaded, entry)):
+            entry.session.hold()
+        elif entry.after is None:
+            self._enter(entry, now)
+        else:
             raise entry.refused(ErrorCode.UNAVAILABLE, "too many are coming back; try again")
-        entry.session.hold()
+
+    def _is_known(self, entry: Entry) -> bool:
+        """Whether memory has all that the answer says, and what the member missed."""
+        key = (entry.session.app_id, entry.room_id)
+        if entry.is_answered and not self._catch_up.knows_newest(key):
+            return False
+        return entry.after is None or self._catch_up.knows(key, entry.after)
 
     def _loaded(self, entry: Entry, now: Instant) -> None:
         if self._directory.is_open(entry.session.app_id, entry.room_id, now) is False:
@@ -99,8 +107,9 @@ class Entering:
         if entry.after is not None:
             missed = self._catch_up.missed(session, room.key, entry.after)
         if entry.is_answered:
-            recovered = missed.recovered if missed is not None else None
-            _answer(session, RoomAnswer(room_id=room.id, online=len(room.members), recovered=recovered))
+            answer = RoomAnswer(room_id=room.id, online=len(room.members), last_msg_id=self._catch_up.newest(room.key))
+            answer.recovered = missed.recovered if missed is not None else None
+            _answer(session, answer)
         if missed is not None:
             self._catch_up.send(session, missed, now)
 

@@ -52,7 +52,7 @@ class RingEntry:
 class Ring:
     """The newest messages of one room, oldest first."""
 
-    __slots__ = ("floor", "is_all", "is_wanted", "items", "key", "size", "waiting")
+    __slots__ = ("floor", "is_all", "is_wanted", "items", "key", "newest", "size", "waiting")
 
     def __init__(self, key: tuple[int, int], floor: int) -> None:
         self.key = key
@@ -60,6 +60,8 @@ class Ring:
         """Every message of the room that was delivered and has an id above this is in `items`."""
         self.is_all = False
         """The database was read, and has nothing older."""
+        self.newest: int | None = None
+        """The msgId of the room's newest message, 0 where it has none; None while only the database knows."""
         self.items: deque[RingEntry] = deque()
         self.is_wanted = False
         """The database is about to be read for it."""
@@ -117,6 +119,7 @@ class Rings:
         self._empty.discard(ring)
         self._rings.move_to_end(ring.key)
         ring.items.append(message)
+        ring.newest = message.msg_id
         ring.size += message.size
         self._size += message.size
         if len(ring.items) > RING_MESSAGES:
@@ -129,6 +132,8 @@ class Rings:
         It may have later ones as well, which are here already, or are about to be delivered.
         """
         older = [item for item in older if floor < item.msg_id <= ring.floor]
+        if ring.newest is None:
+            ring.newest = older[-1].msg_id if older else 0
         space = RING_MESSAGES - len(ring.items)
         if len(older) > space:
             floor = older[len(older) - space - 1].msg_id
