@@ -78,6 +78,7 @@ class App:
     """By `tcp`, `ws` and `http`."""
     listeners: list[Listener]
     anchor_away_seconds: float
+    keep_alive_seconds: float
     about: dict[str, str]
     """What the log says of it at the start: where the settings and the data are."""
 
@@ -120,6 +121,7 @@ def build_app(
         sockets=sockets,
         listeners=list(_listeners(settings, sockets, poller, node)),
         anchor_away_seconds=settings.living.anchor_away_seconds,
+        keep_alive_seconds=settings.http.keep_alive_seconds,
         about={"settings": ", ".join(settings.files) or "defaults and environment", "database": database.address},
     )
 
@@ -204,6 +206,7 @@ def _web_context(
         cors_origins=frozenset(http.cors_origins),
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
+        same_site=http.same_site,
         session_seconds=http.session_days * DAY_SECONDS,
     )
 

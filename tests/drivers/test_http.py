@@ -26,7 +26,7 @@ async def test_an_answered_connection_is_closed(app: QuartTrio, head: bytes) -> 
     [sock] = bind("http", ["127.0.0.1"], 0)
     host, port = sock.getsockname()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_http, app, [sock], trio.Event().wait)
+        await nursery.start(run_http, app, [sock], trio.Event().wait, 75)
         async with await trio.open_tcp_stream(host, port) as stream:
             await stream.send_all(b"GET / " + head)
             answer = b""
@@ -42,7 +42,7 @@ async def test_a_connection_may_ask_again(app: QuartTrio) -> None:
     [sock] = bind("http", ["127.0.0.1"], 0)
     host, port = sock.getsockname()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_http, app, [sock], trio.Event().wait)
+        await nursery.start(run_http, app, [sock], trio.Event().wait, 75)
         async with await trio.open_tcp_stream(host, port) as stream:
             for _ in range(3):
                 await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -65,7 +65,7 @@ async def test_a_request_under_way_at_the_stop_is_answered(app: QuartTrio) -> No
     [sock] = bind("http", ["127.0.0.1"], 0)
     host, port = sock.getsockname()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_http, app, [sock], stop.wait)
+        await nursery.start(run_http, app, [sock], stop.wait, 75)
         async with await trio.open_tcp_stream(host, port) as stream:
             await stream.send_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
             await began.wait()
@@ -76,3 +76,14 @@ async def test_a_request_under_way_at_the_stop_is_answered(app: QuartTrio) -> No
                 async for data in stream:
                     answer += data
         assert answer.endswith(b"done")
+
+
+async def test_an_idle_connection_is_closed_when_the_setting_says_so(app: QuartTrio) -> None:
+    [sock] = bind("http", ["127.0.0.1"], 0)
+    host, port = sock.getsockname()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run_http, app, [sock], trio.Event().wait, 0.3)
+        async with await trio.open_tcp_stream(host, port) as stream:
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()

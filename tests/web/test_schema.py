@@ -49,7 +49,7 @@ async def test_no_request_breaks_the_server_and_every_answer_is_as_described(
     url = f"http://{address_of(sockets[0])}"
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_http, site.app, sockets, stop.wait)
+        await nursery.start(run_http, site.app, sockets, stop.wait, 75)
         for path, operations in description["paths"].items():
             if mode.is_negative and not has_parameters(operations):
                 continue  # there is nothing to do wrong

@@ -36,6 +36,16 @@ async def test_the_cookie_is_for_http_alone_and_for_this_site_alone(database: Da
     assert cookie == {"path": "/", "max-age": "1000", "httponly": True, "samesite": "Lax"}
 
 
+@pytest.mark.parametrize(("same_site", "secure"), [("lax", False), ("strict", False), ("none", True)])
+async def test_a_cookie_that_pages_of_other_sites_send_is_for_tls_alone(
+    database: Database, same_site: str, secure: bool
+) -> None:
+    site = Site(database, same_site=same_site)
+    cookie = cookie_of(await site.caller().post("/user/register", form=ANN))
+    assert cookie["samesite"] == same_site.title()
+    assert ("secure" in cookie) is secure
+
+
 @pytest.mark.parametrize(("scheme", "secure_cookies"), [("https", False), ("http", True)])
 async def test_behind_tls_the_cookie_is_for_tls_alone(database: Database, scheme: str, secure_cookies: bool) -> None:
     site = Site(database, secure_cookies=secure_cookies)

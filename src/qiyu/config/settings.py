@@ -49,11 +49,19 @@ class HttpSettings(_Section):
     port: types.Port = Field(default=8080, description="TCP port, 0 to 65535; 0 takes any free one.")
     cors_origins: types.Origins = Field(
         default=(),
-        description="Pages of other hosts that may call the HTTP interface with their users' cookies, as origins.",
+        description="Pages of other hosts that may call the HTTP interface, as origins; for cookies see same_site.",
     )
     secure_cookies: types.YesNo = Field(
         default=False,
         description="Mark the session's cookie for TLS only, even where a call seems to have come without.",
+    )
+    same_site: types.SameSite = Field(
+        default="lax",
+        description="Whether other sites' pages send the cookie along: lax or strict = no, none = yes, over TLS alone.",
+    )
+    keep_alive_seconds: types.Seconds = Field(
+        default=75,
+        description="Seconds that an idle connection stays open: more than a proxy in front keeps its own.",
     )
     session_days: types.Days = Field(default=30, description="Days for which a login over HTTP lasts.")
     trusted_proxies: types.Addresses = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import Any, Final
 
 import trio
@@ -20,14 +21,20 @@ async def run_http(
     app: Callable[..., Awaitable[None]],
     sockets: list[socket.socket],
     stop: Callable[[], Awaitable[None]],
+    keep_alive_seconds: float,
     *,
     task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stop` returns; requests under way then have a second. Takes the sockets over."""
+    """Serve until `stop` returns; requests under way then have a second. Takes the sockets over.
+
+    A connection on which nothing is asked is closed after `keep_alive_seconds`. A proxy in front that keeps its own for
+    longer would send a request just as it closes, and answer its client with 502.
+    """
     config = Config()
     config.bind = [f"fd://{sock.detach()}" for sock in sockets]
     config.graceful_timeout = GRACEFUL_SECONDS
-    config.read_timeout = READ_SECONDS
+    config.read_timeout = max(READ_SECONDS, ceil(keep_alive_seconds))  # which counts an idle connection as well
+    config.keep_alive_timeout = keep_alive_seconds
     config.accesslog = None  # paths may hold tokens
     config.errorlog = logging.getLogger("qiyu.http")
     config.errorlog.setLevel(logging.WARNING)  # where it listens is announced by us, like every listener

@@ -103,13 +103,14 @@ def _answer(data: BaseModel | Response | None) -> Response:
 def set_session(response: Response, caller: Caller, token: str) -> Response:
     """Have the browser keep the session, or forget it where `token` is empty."""
     if caller.may_use_cookies:
+        same_site = caller.context.same_site
         response.set_cookie(
             COOKIE,
             token,
             max_age=caller.context.session_seconds if token else 0,
             path="/",
-            secure=caller.context.secure_cookies or is_secure(caller.context),
+            secure=caller.context.secure_cookies or same_site == "none" or is_secure(caller.context),
             httponly=True,
-            samesite="Lax",
+            samesite=same_site.title(),
         )
     return response

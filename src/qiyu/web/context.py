@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from quart import current_app
 
@@ -52,6 +52,8 @@ class WebContext:
     """Peers whose Forwarded, X-Forwarded-For and X-Forwarded-Proto headers are believed."""
     secure_cookies: bool = False
     """Whether the cookie is for TLS alone even where the call seems to have come without."""
+    same_site: Literal["lax", "strict", "none"] = "lax"
+    """The cookie's SameSite; with `none` it is for TLS alone, as browsers want it."""
     session_seconds: int = 30 * 86_400
 
 
