@@ -68,7 +68,7 @@ class Client:
 
     def __init__(self, harness: Harness, door: Door) -> None:
         self.harness = harness
-        self.outbox = Outbox(harness.wake, harness.settings.limits.outbox_hard_bytes or 2**62, self)
+        self.outbox = harness.node.outboxes.open(harness.wake, self)
         self.session = cast("Session", harness.dispatcher.opened(door, self.outbox, ADDRESS, harness.now))
         self.waits_to_write = False
         self.shut = False
@@ -402,8 +402,8 @@ def receipts(received: list[Received]) -> list[tuple[str, str]]:
 
 
 def ids_of(received: list[Received]) -> list[str]:
-    """The msgIds of the messages in there."""
-    return [packet.body["msgId"] for packet in received if packet.code == BIZ]
+    """The msgIds of the messages in there; events have none."""
+    return [packet.body["msgId"] for packet in received if packet.code == BIZ and "msgId" in packet.body]
 
 
 def assert_nothing_waits(harness: Harness) -> None:

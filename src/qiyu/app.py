@@ -34,8 +34,9 @@ from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
-from qiyu.routing.outbox import OutboxLimits
+from qiyu.routing.outbox import Outboxes, OutboxLimits
 from qiyu.routing.router import Router
+from qiyu.services.acks import Acks
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
 from qiyu.services.deferral import Deferral
@@ -93,7 +94,7 @@ def build_app(
 ) -> App:
     """Everything around the core; `sockets` are those of `bind_all`."""
     dispatcher = Dispatcher(node)
-    poller = Poller(dispatcher, best_source(), read_clock, outbox_limits(settings))
+    poller = Poller(dispatcher, best_source(), read_clock)
     reader = MessageReader(dispatcher, poller, database, _history_ms(settings), read_clock)
     pruner = MessagePruner(
         database,
@@ -126,19 +127,15 @@ def build_app(
     )
 
 
-def outbox_limits(settings: Settings) -> OutboxLimits:
-    """What any session may be owed."""
-    return OutboxLimits(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
-
-
 def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instance_number: int = 0) -> Node:
     """Everything that does not wait. All msgIds will be of this instance, and above `largest_msg_id`."""
     limits = settings.limits
     ack = settings.ack
     metrics = Metrics()
-    hub = Hub()
     in_flight = InFlight(ack.window, metrics)
-    router = Router(outbox_limits(settings), in_flight, metrics)
+    hub = Hub(in_flight)
+    outboxes = Outboxes(OutboxLimits(limits.outbox_soft_bytes, limits.outbox_hard_bytes))
+    router = Router(outboxes, in_flight, metrics)
     redelivery = Redelivery(router, in_flight, RetryRules(ack.retry_seconds, ack.attempts, ack.deliveries), metrics)
     rings = Rings(hub, settings.messages.recent_bytes)
     deferral = Deferral()
@@ -152,14 +149,16 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
     directory = RoomDirectory(hub, events, require_open_room=living.require_open_room)
     sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics)
-    catch_up = CatchUp(rings, delivery, queue, msg_ids, outbox_limits(settings), metrics)
+    catch_up = CatchUp(rings, delivery, queue, msg_ids, outboxes.limits, metrics)
     return Node(
         hub=hub,
         in_flight=in_flight,
+        outboxes=outboxes,
         sessions=sessions,
         departures=Departures(),
         chat=Chat(queue, rings, msg_ids, limits.content_chars, metrics),
         message_queue=queue,
+        acks=Acks(in_flight, queue, replays, metrics),
         replays=replays,
         catch_up=catch_up,
         entering=Entering(sessions, directory, catch_up),
@@ -196,6 +195,7 @@ def _web_context(
             "sessions": lambda: len(node.hub),
             "messages_waiting": lambda: len(node.message_queue),
             "deliveries_in_flight": lambda: node.in_flight.deliveries,
+            "outbox_bytes": lambda: node.outboxes.bytes,
         },
         clock=read_clock,
         ping=Readiness(database, node.message_queue).check,

@@ -25,7 +25,6 @@ from qiyu.handlers.dispatch import Dispatcher
 from qiyu.handlers.registry import tcp_door
 from qiyu.model import Instant
 from qiyu.protocol.packet import MsgCode
-from qiyu.routing.outbox import OutboxLimits
 from qiyu.routing.session import Session
 from qiyu.services.departures import DEPARTURE_SECONDS
 from qiyu.services.tokens import Tokens
@@ -42,7 +41,7 @@ class Bench:
         self.now = START
         self.node = build_node(Settings(), SECRET)
         self.dispatcher = Dispatcher(self.node)
-        self.poller = Poller(self.dispatcher, source, lambda: self.now, OutboxLimits(0, 0))
+        self.poller = Poller(self.dispatcher, source, lambda: self.now)
 
     def advance(self, seconds: float) -> None:
         """Time goes by, and the clock ticks."""
@@ -105,6 +104,17 @@ async def test_what_the_socket_does_not_take_waits_until_it_does(bench: Bench) -
         await trio.testing.wait_all_tasks_blocked()  # it no longer waits to write: it would spin otherwise
         assert session.outbox.size == 0
         assert not session.outbox.is_awake
+
+
+async def test_nobody_is_owed_what_waited_for_a_connection_that_is_gone(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.outbox.push(frame(HEARTBEAT, b'{"data":"%s"}' % (b"x" * 3_000_000)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < bench.node.outboxes.bytes == session.outbox.size
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(bench.poller) == 0
+    assert bench.node.outboxes.bytes == 0
 
 
 async def test_good_bye_is_read_before_the_connection_closes(bench: Bench) -> None:

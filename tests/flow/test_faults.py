@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.request
 from typing import cast
 
 import pytest
@@ -140,6 +141,9 @@ async def test_a_peer_that_never_reads_misses_room_messages_and_harms_nobody(sta
                 await speaker.say(1, f"{n} {content[:1990]}")
                 heard = await listener.expect(BIZ)
                 assert heard["data"]["content"].startswith(f"{n} ")
+            assert (
+                20_000 <= await gauge(server, "outbox_bytes") < 30_000
+            )  # the deaf one's, above its bound by a message
             heard_by_deaf = []
             with trio.fail_after(10):
                 while True:
@@ -154,6 +158,19 @@ async def test_a_peer_that_never_reads_misses_room_messages_and_harms_nobody(sta
             await listener.expect(BIZ)
             assert (await deaf.expect(BIZ))["data"]["content"] == "and now?"
             await alive(speaker, listener, deaf)
+            assert await gauge(server, "outbox_bytes") == 0
+
+
+async def gauge(server: RunningServer, name: str) -> int:
+    """What /metrics says of it."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    lines = dict(line.split(" ") for line in (await trio.to_thread.run_sync(read)).splitlines() if line[0] != "#")
+    return int(lines[f"qiyu_{name}"])
 
 
 async def test_a_peer_that_is_owed_too_much_ends_as_slow(start_server: Start) -> None:

@@ -142,7 +142,7 @@ def test_closing_tells_the_members_and_empties_the_room() -> None:
     harness = town()
     one, two = harness.log_in(10_001, room=7), harness.log_in_ws(10_002, room=7)
     events_of(one)
-    harness.node.room_events.close(APP, 7)
+    harness.node.room_directory.dissolve(7)
     for peer in (one, two):
         assert [event["event"] for event in events_of(peer)] == ["closed"]
         assert error_of(peer.answer(BIZ, bizCode=5555, data={"roomId": 7, "content": "hello?"})) == 403
@@ -151,13 +151,32 @@ def test_closing_tells_the_members_and_empties_the_room() -> None:
     assert harness.node.hub.find_room(APP, 7) is None
 
 
+def test_closing_is_told_to_slow_members_too() -> None:
+    harness = Harness(
+        living={"require_open_room": False, "events": True},
+        limits={"outbox_soft_bytes": 1000, "outbox_hard_bytes": 10_000},
+    )
+    one, two = harness.log_in(10_001, room=7), harness.log_in_ws(10_002, room=7)
+    events_of(one)
+    for _ in range(10):
+        two.say("x" * 200)
+    assert one.outbox.size >= 1000
+    harness.log_in(10_003, room=7)  # of which it is not told
+    harness.node.room_directory.dissolve(7)
+    received = one.receive()
+    assert error_of(received[-2]) == 206
+    assert [packet.data["event"] for packet in received if packet.body.get("bizCode") == EVENT] == ["closed"]
+    assert received[-1].data["event"] == "closed"
+    assert harness.node.in_flight.deliveries == 0
+
+
 def test_closing_is_told_even_where_events_are_not_wanted() -> None:
     harness = Harness()
     one = harness.log_in(10_001, room=7)
     harness.log_in(10_002, room=7)
     harness.advance(1)
     assert events_of(one) == []
-    harness.node.room_events.close(APP, 7)
+    harness.node.room_directory.dissolve(7)
     assert [event["event"] for event in events_of(one)] == ["closed"]
 
 

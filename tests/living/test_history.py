@@ -15,9 +15,11 @@ from memory_database import memory_engine
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.living import history
 from qiyu.living.history import History, Page
+from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.protocol.packet import APP_ID
 from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import first_id
 from qiyu.routing.session import Session
 from qiyu.storage.database import Database, database_url
@@ -44,7 +46,7 @@ class Archive:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.hub = Hub()
+        self.hub = Hub(InFlight(100, Metrics()))
         self.now = NOW
 
     async def add(self, *messages: NewMessage) -> None:
@@ -239,7 +241,7 @@ class OneConnection:
 )
 def test_pages_joined_are_all_there_is(msg_ids: set[int], limit: int, before: int | None, in_a_room: bool) -> None:
     database: Any = OneConnection()
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     archive = Archive(database)
     archive.hub = hub
     archive.connect(ANN, ROOM)

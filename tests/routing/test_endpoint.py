@@ -11,7 +11,7 @@ from qiyu.model import Address, Instant
 from qiyu.protocol.packet import Buffer
 from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.endpoint import Door, Endpoint, State
-from qiyu.routing.outbox import Outbox
+from qiyu.routing.outbox import Outbox, Outboxes, OutboxLimits
 from qiyu.services.node import Node
 from sessions import make_session
 
@@ -94,7 +94,7 @@ class Line:
     def __init__(self, harness: Harness, adders: Adders, hard: int = 2**62) -> None:
         self.dispatcher = harness.dispatcher
         self.now = harness.now
-        self.outbox = Outbox(harness.wake, hard)
+        self.outbox = Outboxes(OutboxLimits(0, hard)).open(harness.wake)
         door = Door(lambda: TcpWire(100), adders, NEW)
         self.endpoint = self.dispatcher.opened(door, self.outbox, bytes([10, 0, 0, 1]), harness.now)
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from itertools import count
 
+from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.session import Session
 from sessions import make_session
 
@@ -16,7 +18,7 @@ def session(user_id: int, app_id: int = 10_001) -> Session:
 
 
 def test_a_user_is_found_by_app_and_id() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     one, other = session(10_000), session(10_000, app_id=20_000)
     assert hub.bind(one) is None
     assert hub.bind(other) is None
@@ -29,7 +31,7 @@ def test_a_user_is_found_by_app_and_id() -> None:
 
 
 def test_the_newer_session_takes_the_place_and_the_older_cannot_take_it_away() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     older, newer = session(10_000), session(10_000)
     hub.bind(older)
     assert hub.bind(newer) is older
@@ -42,7 +44,7 @@ def test_the_newer_session_takes_the_place_and_the_older_cannot_take_it_away() -
 
 
 def test_unbind_leaves_the_room_even_where_the_place_is_taken() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     older, newer = session(10_000), session(10_000)
     hub.bind(older)
     hub.enter(older, 1)
@@ -53,14 +55,14 @@ def test_unbind_leaves_the_room_even_where_the_place_is_taken() -> None:
 
 
 def test_who_never_logged_in_is_forgotten_without_harm() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     hub.bind(session(10_000))
     hub.unbind(make_session(next(_ids)))
     assert len(hub) == 1
 
 
 def test_one_room_at_a_time() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     one = session(10_000)
     first = hub.enter(one, 1)
     assert first.members == {one}
@@ -72,7 +74,7 @@ def test_one_room_at_a_time() -> None:
 
 
 def test_entering_the_same_room_again_is_nothing() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     one = session(10_000)
     assert hub.enter(one, 1) is hub.enter(one, 1)
     assert one.room is not None
@@ -80,7 +82,7 @@ def test_entering_the_same_room_again_is_nothing() -> None:
 
 
 def test_a_room_is_here_while_it_has_members() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     one, other = session(10_000), session(10_001)
     room = hub.enter(one, 1)
     assert hub.enter(other, 1) is room
@@ -94,7 +96,7 @@ def test_a_room_is_here_while_it_has_members() -> None:
 
 
 def test_the_same_number_in_two_apps_is_two_rooms() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     one, other = session(10_000), session(10_000, app_id=20_000)
     assert hub.enter(one, 1) is not hub.enter(other, 1)
     assert repr(one.room) == "<Room 10001/1 members=1>"

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from qiyu.routing.outbox import UNBOUNDED, Outbox, OutboxLimits
+from qiyu.routing.outbox import Outbox, Outboxes, OutboxLimits
+from qiyu.routing.publication import Kind
 
 
 class Driver:
@@ -12,9 +14,11 @@ class Driver:
 
     def __init__(self) -> None:
         self.woken: list[Outbox] = []
+        self.outboxes = Outboxes(OutboxLimits(0, 0))
 
-    def outbox(self, hard: int = UNBOUNDED) -> Outbox:
-        return Outbox(self.woken.append, hard)
+    def outbox(self, hard: int = 0) -> Outbox:
+        self.outboxes = Outboxes(OutboxLimits(0, hard))
+        return self.outboxes.open(self.woken.append)
 
 
 def push_spliced(outbox: Outbox, packet: bytes) -> None:
@@ -190,6 +194,67 @@ def test_a_peer_never_gets_half_a_packet_before_the_last_word(
     assert len(stream) - sent <= max(60, *map(len, packets))  # what one take may hold
 
 
+def test_a_closed_one_is_owed_nothing_and_takes_nothing() -> None:
+    driver = Driver()
+    outbox = driver.outbox()
+    outbox.push(b"never read")
+    outbox.close()
+    outbox.push(b"never")
+    push_spliced(outbox, b"never")
+    outbox.finish()
+    outbox.close()
+    assert (outbox.size, outbox.packets, outbox.take(100)) == (0, 0, b"")
+    assert driver.woken == [outbox]
+    assert driver.outboxes.bytes == 0
+
+
+class Total(RuleBasedStateMachine):
+    """What all outboxes hold together is what each of them holds, whatever is pushed, taken, put back and closed."""
+
+    WHICH = st.integers(0, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outboxes = Outboxes(OutboxLimits(20, 60))
+        self.open = [self.outboxes.open(lambda _: None) for _ in range(3)]
+        self.ever = list(self.open)
+
+    @rule(which=WHICH, packet=st.binary(min_size=5, max_size=30), spliced=st.booleans())
+    def push(self, which: int, packet: bytes, spliced: bool) -> None:
+        if spliced:
+            push_spliced(self.open[which], packet)
+        else:
+            self.open[which].push(packet)
+
+    @rule(which=WHICH, at_most=st.integers(1, 60), accepted=st.integers(0, 60))
+    def send(self, which: int, at_most: int, accepted: int) -> None:
+        chunk = self.open[which].take(at_most)
+        if accepted < len(chunk):
+            self.open[which].put_back(chunk[accepted:])
+
+    @rule(which=WHICH)
+    def discard(self, which: int) -> None:
+        self.open[which].discard()
+
+    @rule(which=WHICH)
+    def finish(self, which: int) -> None:
+        self.open[which].finish()
+
+    @rule(which=WHICH)
+    def close(self, which: int) -> None:
+        self.open[which].close()
+        self.open[which] = self.outboxes.open(lambda _: None)
+        self.ever.append(self.open[which])
+
+    @invariant()
+    def the_total_is_the_sum(self) -> None:
+        assert self.outboxes.bytes == sum(outbox.size for outbox in self.open)
+        assert all(outbox.size == sum(map(len, outbox.parts or ())) for outbox in self.ever)
+
+
+TestTotal = pytest.mark.property(Total.TestCase)
+
+
 def test_limits_of_zero_are_none() -> None:
     limits = OutboxLimits(0, 0)
     assert limits.soft > 2**60
@@ -203,6 +268,14 @@ def test_above_the_hard_bound_is_above_the_soft_one() -> None:
     assert OutboxLimits(10, 0).soft == 10
 
 
+@pytest.mark.parametrize("limits", [OutboxLimits(10, 20), OutboxLimits(0, 20), OutboxLimits(10, 0), OutboxLimits(0, 0)])
+def test_what_can_be_done_without_goes_first(limits: OutboxLimits) -> None:
+    mergeable, droppable, kept = map(limits.bound, (Kind.MERGEABLE, Kind.DROPPABLE, Kind.KEPT))
+    assert mergeable == droppable // 2
+    assert droppable == limits.soft <= kept
+    assert kept == limits.hard + 1  # whatever an outbox holds that has not overflowed
+
+
 def test_repr_shows_its_state() -> None:
     outbox = Driver().outbox(hard=4)
     assert repr(outbox) == "<Outbox 0 bytes, open>"
@@ -210,3 +283,9 @@ def test_repr_shows_its_state() -> None:
     assert repr(outbox) == "<Outbox 5 bytes, overflowed>"
     outbox.finish()
     assert repr(outbox) == "<Outbox 5 bytes, finished>"
+
+
+def test_repr_of_all() -> None:
+    driver = Driver()
+    driver.outbox().push(b"12345")
+    assert repr(driver.outboxes) == "<Outboxes 5 bytes>"

@@ -10,7 +10,7 @@ from qiyu.protocol.packet import MAX_ID, MIN_ID
 from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 
 IDS = st.integers(MIN_ID, MAX_ID)
 KEY = 37
@@ -30,7 +30,7 @@ def spliced(publication: Publication, wire: Wire, user_id: int) -> bytes:
 def test_what_is_spliced_is_what_encode_would_write(app_id: int, user_id: int, content: str, msg_id: str) -> None:
     """For each kind of wire the receiver gets the very bytes of a packet encoded for it alone."""
     data = json.dumps({"content": content}, ensure_ascii=False)
-    publication = Publication(app_id=app_id, biz_code=5555, data=data.encode(), msg_id=msg_id)
+    publication = Publication(app_id=app_id, biz_code=5555, data=data.encode(), kind=Kind.DROPPABLE, msg_id=msg_id)
     body = {"appId": app_id, "userId": user_id, "bizCode": 5555, "data": data} | ({"msgId": msg_id} if msg_id else {})
 
     frame = spliced(publication, TcpWire(0), user_id)
@@ -42,6 +42,23 @@ def test_what_is_spliced_is_what_encode_would_write(app_id: int, user_id: int, c
 
 
 def test_repr() -> None:
-    assert repr(Publication(app_id=10_001, biz_code=5557, data=b"{}")) == "<Publication event room>"
-    direct = Publication(app_id=10_001, biz_code=5556, data=b"{}", msg_id="31", is_direct=True)
-    assert repr(direct) == "<Publication 31 direct>"
+    event = Publication(app_id=10_001, biz_code=5557, data=b"{}", kind=Kind.MERGEABLE)
+    assert repr(event) == "<Publication event mergeable>"
+    direct = Publication(app_id=10_001, biz_code=5556, data=b"{}", kind=Kind.KEPT, msg_id="31")
+    assert repr(direct) == "<Publication 31 kept>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "msg_id", "is_direct"),
+    [(Kind.KEPT, "1", True), (Kind.KEPT, "", False), (Kind.DROPPABLE, "1", False), (Kind.MERGEABLE, "", False)],
+)
+def test_what_is_kept_and_acknowledged_is_direct(kind: Kind, msg_id: str, is_direct: bool) -> None:
+    publication = Publication(app_id=10_001, biz_code=5555, data=b"{}", kind=kind, msg_id=msg_id)
+    assert publication.is_direct is is_direct
+
+
+def test_a_twin_has_an_account_of_its_own() -> None:
+    publication = Publication(app_id=10_001, biz_code=5555, data=b"{}", kind=Kind.DROPPABLE, msg_id="31")
+    publication.unacked = 3
+    twin = publication.twin()
+    assert (twin.unacked, twin.msg_id, twin.kind, twin.spliced) == (0, "31", Kind.DROPPABLE, publication.spliced)

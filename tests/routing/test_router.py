@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from itertools import count
 
+import pytest
+
 from harness import in_flight_of
 from qiyu.metrics import Metrics
 from qiyu.protocol.packet import MAX_ID
@@ -11,8 +13,8 @@ from qiyu.protocol.websocket import WebSocketWire
 from qiyu.protocol.wire import Wire
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
-from qiyu.routing.outbox import Outbox, OutboxLimits
-from qiyu.routing.publication import Publication
+from qiyu.routing.outbox import Outboxes, OutboxLimits
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.router import Router
 from qiyu.routing.session import Session
 from sessions import make_session
@@ -21,23 +23,27 @@ _ids = count(1)
 _msg_ids = count(10**18)
 
 
-def message(*, is_direct: bool = False, is_event: bool = False, content: str = "") -> Publication:
-    msg_id = "" if is_event else str(next(_msg_ids))
-    return Publication(app_id=10_001, biz_code=5555, data=content.encode(), msg_id=msg_id, is_direct=is_direct)
+def message(*, is_direct: bool = False, content: str = "") -> Publication:
+    kind = Kind.KEPT if is_direct else Kind.DROPPABLE
+    return Publication(app_id=10_001, biz_code=5555, data=content.encode(), kind=kind, msg_id=str(next(_msg_ids)))
+
+
+def event(kind: Kind = Kind.MERGEABLE) -> Publication:
+    return Publication(app_id=10_001, biz_code=5557, data=b"", kind=kind)
 
 
 class Town:
     """A hub and a router, with room 1."""
 
     def __init__(self, *, soft: int = 0, hard: int = 0, window: int = 100) -> None:
-        self.limits = OutboxLimits(soft, hard)
+        self.outboxes = Outboxes(OutboxLimits(soft, hard))
         self.metrics = Metrics()
-        self.hub = Hub()
         self.in_flight = InFlight(window, self.metrics)
-        self.router = Router(self.limits, self.in_flight, self.metrics)
+        self.hub = Hub(self.in_flight)
+        self.router = Router(self.outboxes, self.in_flight, self.metrics)
 
     def member(self, user_id: int, wire: Wire | None = None) -> Session:
-        session = make_session(next(_ids), wire, Outbox(lambda _: None, self.limits.hard))
+        session = make_session(next(_ids), wire, self.outboxes.open(lambda _: None))
         session.identify(10_001, user_id, "", "")
         self.hub.bind(session)
         self.hub.enter(session, 1)
@@ -90,9 +96,10 @@ def test_a_sender_that_is_no_member_takes_nothing_from_the_count() -> None:
 def test_an_event_is_nobodys_to_acknowledge() -> None:
     town = Town()
     member = town.member(10_000)
-    town.say(message(is_event=True))
+    town.say(event())
     assert len(bodies(member)) == 1
     assert in_flight_of(member) == {}
+    assert town.in_flight.deliveries == 0
 
 
 def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() -> None:
@@ -131,18 +138,47 @@ def test_the_bound_itself_is_enough_to_be_slow() -> None:
     assert town.metrics.deliveries_dropped == 1
 
 
-def test_events_go_first_and_silently() -> None:
+def test_mergeable_ones_go_first_and_silently() -> None:
     town = Town(soft=100)
     member = town.member(10_000)
     member.outbox.push(b"x" * 49)
-    town.say(message(is_event=True))
+    town.say(event())
     assert town.metrics.deliveries_dropped == 0
     member.outbox.take(2**62)
     member.outbox.push(b"x" * 50)
-    town.say(message(is_event=True))
+    town.say(event())
     assert town.metrics.deliveries_dropped == 1
     assert member.outbox.size == 50
     assert not member.outbox.gap
+
+
+@pytest.mark.parametrize("waiting", [99, 100, 1000])
+def test_a_kept_one_passes_the_soft_bound(waiting: int) -> None:
+    town = Town(soft=100, hard=1000)
+    member = town.member(10_000)
+    member.outbox.push(b"x" * waiting)
+    town.say(event(Kind.KEPT))
+    assert member.outbox.size > waiting
+    assert (town.metrics.deliveries, town.metrics.deliveries_dropped) == (1, 0)
+    assert in_flight_of(member) == {}
+
+
+def test_a_kept_one_cannot_reach_who_is_owed_too_much_already() -> None:
+    town = Town(soft=100, hard=1000)
+    member = town.member(10_000)
+    member.outbox.push(b"x" * 1001)
+    town.say(event(Kind.KEPT))
+    assert member.outbox.size == 1001
+    assert (town.metrics.deliveries, town.metrics.deliveries_dropped) == (0, 1)
+
+
+def test_an_event_to_one_session_is_nobodys_to_acknowledge_either() -> None:
+    town = Town()
+    member = town.member(10_000)
+    assert town.router.to_session(member, event(Kind.KEPT))
+    assert town.router.to_session(member, event(Kind.KEPT))
+    assert len(bodies(member)) == 2
+    assert in_flight_of(member) == {}
 
 
 def test_a_direct_message_passes_the_soft_bound_and_not_the_hard_one() -> None:

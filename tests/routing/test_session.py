@@ -8,13 +8,13 @@ from qiyu.handlers.registry import LOGGED_IN
 from qiyu.protocol.packet import MAX_ID, MIN_ID, MsgCode
 from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
-from qiyu.routing.outbox import UNBOUNDED, Outbox
+from qiyu.routing.outbox import Outboxes, OutboxLimits
 from qiyu.routing.session import WIDTH_BITS, Session
 from sessions import make_session
 
 
-def session(hard: int = UNBOUNDED) -> Session:
-    return make_session(outbox=Outbox(lambda _: None, hard))
+def session(hard: int = 0) -> Session:
+    return make_session(outbox=Outboxes(OutboxLimits(0, hard)).open(lambda _: None))
 
 
 def packets(of: Session) -> list[tuple[int, dict[str, object]]]:

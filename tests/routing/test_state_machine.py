@@ -241,8 +241,9 @@ class Chatting(RuleBasedStateMachine):
             client.end("true", "logout")
         else:
             client = self.clients.pop(who % len(self.clients))
-            self.harness.dispatcher.closed(client.peer.session)
             assert client.peer.outbox.size == client.waiting or client.last_word
+            self.harness.dispatcher.closed(client.peer.session)
+            assert client.peer.outbox.size == 0
         self._gone(client)
 
     # What the driver does

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Harness
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import Session
 from qiyu.services import deferral
 from qiyu.services.deferral import Deferral
@@ -18,7 +18,7 @@ def session() -> Session:
 
 
 def message(msg_id: int) -> Publication:
-    return Publication(app_id=10_001, biz_code=5556, data=b"{}", msg_id=str(msg_id), is_direct=True)
+    return Publication(app_id=10_001, biz_code=5556, data=b"{}", msg_id=str(msg_id), kind=Kind.KEPT)
 
 
 def ids(messages: list[Publication] | None) -> list[int]:

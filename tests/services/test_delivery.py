@@ -3,13 +3,15 @@ from __future__ import annotations
 import pytest
 
 from harness import Harness, assert_nothing_is_left, ids_of, in_flight_of
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 
 ALICE, BOB = 10_001, 10_002
 
 
 def message(msg_id: int = 1, *, is_direct: bool = True) -> Publication:
-    return Publication(app_id=10_001, biz_code=5556, data=b"{}", msg_id=str(msg_id), is_direct=is_direct)
+    return Publication(
+        app_id=10_001, biz_code=5556, data=b"{}", msg_id=str(msg_id), kind=Kind.KEPT if is_direct else Kind.DROPPABLE
+    )
 
 
 def test_a_room_where_nobody_is_remembers_all_the_same() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from harness import TcpClient
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import Session
 from qiyu.services.message import TRANSITIONS, UNANSWERED, UNDELIVERED, Event, Message, MessageContent, Status
 from qiyu.services.rings import Ring
@@ -16,7 +16,9 @@ ANY = st.integers(0, 1000)
 
 def message(session: Session, ring: Ring | None = None, *, object_id: int = CAROL, cid: str = "") -> Message:
     content = MessageContent(5555, 7 if ring else 0, 0 if ring else object_id, 1, "x")
-    publication = Publication(app_id=10_001, biz_code=5555, data=b"{}", msg_id="1", is_direct=ring is None)
+    publication = Publication(
+        app_id=10_001, biz_code=5555, data=b"{}", msg_id="1", kind=Kind.DROPPABLE if ring else Kind.KEPT
+    )
     return Message(1, 10_001, ALICE, content, cid, b'{"content":"x"}', 5, publication, [session], ring)
 
 

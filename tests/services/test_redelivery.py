@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from harness import (
+    LOGOUT,
     ROOM,
     Harness,
     TcpClient,
@@ -16,6 +17,7 @@ from harness import (
     ids_of,
     in_flight_of,
 )
+from qiyu.errors import EndReason
 from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
 from qiyu.services import redelivery
@@ -241,7 +243,9 @@ def test_what_a_tick_does_not_get_to_is_for_the_next(monkeypatch: pytest.MonkeyP
 
 
 class Accounts(RuleBasedStateMachine):
-    """Whatever users do, the accounts of what is in flight are those of the tables, and within their bounds."""
+    """Whatever users do and whatever is done to them, the accounts of what is in flight are those of the tables, and
+    within their bounds; and nothing is in flight that will not be sent again or given up.
+    """
 
     USERS = range(20_000, 20_004)
     ROOMS = (7, 8)
@@ -262,6 +266,8 @@ class Accounts(RuleBasedStateMachine):
         self.ever: set[Publication] = set()
         self.seen: list[str] = ["1000000000000000000"]
         self.sent = 0
+        for user in self.USERS:  # so that there is something to do from the first step on
+            self.log_in(user, self.ROOMS[0])
 
     @rule(user=st.sampled_from(USERS), room=st.sampled_from((*ROOMS, None)))
     def log_in(self, user: int, room: int | None) -> None:
@@ -272,6 +278,40 @@ class Accounts(RuleBasedStateMachine):
     def hang_up(self, user: int) -> None:
         if user in self.peers:
             self.peers.pop(user).hang_up()
+
+    @rule(user=st.sampled_from(USERS), how=st.sampled_from(("idle", "log out", "violate", "crash")))
+    def end(self, user: int, how: str) -> None:
+        if user not in self.peers:
+            return
+        peer = self.peers[user]
+        if how == "idle":
+            self.harness.node.sessions.end(peer.session, EndReason.IDLE)
+        elif how == "log out":
+            peer.send(LOGOUT)
+        elif how == "violate":
+            peer.write(b"no packet begins like this")
+        else:
+            self.harness.dispatcher.crashed(peer.session)
+        waits = bool(peer.session.held or peer.session.waiting)  # what came before is answered before a good-bye
+        assert peer.session.ended or (waits and how in {"log out", "violate"})
+        if peer.session.ended:
+            del self.peers[user]
+
+    @rule(room=st.sampled_from(ROOMS))
+    def close_room(self, room: int) -> None:
+        self.harness.node.room_directory.dissolve(room)
+
+    @rule(user=st.sampled_from(USERS))
+    def connection_goes(self, user: int) -> None:
+        if user in self.peers:
+            self.harness.dispatcher.closed(self.peers.pop(user).session)
+
+    @rule(user=st.sampled_from(USERS), capacity=st.sampled_from((0, 100, 5000)))
+    def flush(self, user: int, capacity: int) -> None:
+        if user in self.peers:
+            self.peers[user].flush(capacity)
+            if self.peers[user].session.ended:  # as slow
+                del self.peers[user]
 
     @rule(user=st.sampled_from(USERS), room=st.sampled_from((*ROOMS, None)), after=st.integers(-1, 100))
     def move(self, user: int, room: int | None, after: int) -> None:
@@ -285,7 +325,7 @@ class Accounts(RuleBasedStateMachine):
     def say(self, user: int, named: bool, length: int) -> None:
         if user in self.peers:
             self.sent += 1
-            self.peers[user].say("x" * length, f"c-{self.sent}" if named else "", room=7)
+            self.peers[user].say("x" * length, f"c-{self.sent}" if named else "")
 
     @rule(user=st.sampled_from(USERS), to=st.sampled_from(USERS), named=st.booleans(), times=st.integers(1, 4))
     def whisper(self, user: int, to: int, named: bool, times: int) -> None:
@@ -337,12 +377,33 @@ class Accounts(RuleBasedStateMachine):
     def who_has_ended_owes_nothing(self) -> None:
         assert not any(in_flight_of(session) for session in self.sessions if session.ended)
 
+    @invariant()
+    def who_is_in_no_room_owes_nothing_of_one(self) -> None:
+        assert not any(session.room_in_flight for session in self.sessions if session.room is None)
+
+    @invariant()
+    def nothing_is_in_flight_without_a_timer(self) -> None:
+        timers = self.harness.node.redelivery
+        to_rooms = {(timer.room, timer.publication) for timer in timers._to_rooms}
+        to_sessions = {(timer.session, msg_id) for timer in timers._to_sessions for msg_id in timer.msg_ids}
+        for session in self.sessions:
+            for msg_id, publication in in_flight_of(session).items():
+                assert (session, msg_id) in to_sessions or (session.room, publication) in to_rooms
+
+    @invariant()
+    def what_is_owed_to_all_is_what_is_owed_to_each(self) -> None:
+        outboxes = [session.outbox for session in self.sessions]
+        assert self.harness.node.outboxes.bytes == sum(outbox.size for outbox in outboxes)
+
     def teardown(self) -> None:
         if hasattr(self, "harness"):
             self.harness.settle()
             assert_nothing_waits(self.harness)
             assert_nothing_is_left(self.harness)
             assert all(publication.unacked == 0 for publication in self.ever)
+            for session in self.sessions:
+                self.harness.dispatcher.closed(session)
+            assert self.harness.node.outboxes.bytes == 0
             assert {session.waiting for session in self.sessions} <= {0}
 
 

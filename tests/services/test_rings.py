@@ -8,8 +8,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
-from qiyu.routing.publication import Publication
+from qiyu.routing.inflight import InFlight
+from qiyu.routing.publication import Kind, Publication
 from qiyu.services import rings as services_rings
 from qiyu.services.rings import Ring, RingEntry, Rings
 
@@ -17,7 +19,9 @@ KEY = (10_001, 7)
 
 
 def message(msg_id: int, sender: int = 10_001, content: str = "") -> RingEntry:
-    publication = Publication(app_id=10_001, biz_code=5555, data=content.encode(), msg_id=str(msg_id))
+    publication = Publication(
+        app_id=10_001, biz_code=5555, data=content.encode(), msg_id=str(msg_id), kind=Kind.DROPPABLE
+    )
     return RingEntry(msg_id, sender, publication)
 
 
@@ -27,7 +31,7 @@ def ids(found: list[Publication]) -> list[int]:
 
 def filled(*msg_ids: int, floor: int = 0, max_bytes: int = 2**40) -> tuple[Rings, Ring]:
     """One ring with these messages."""
-    rings = Rings(Hub(), max_bytes)
+    rings = Rings(Hub(InFlight(100, Metrics())), max_bytes)
     ring = rings.open(KEY, floor)
     for msg_id in msg_ids:
         rings.add(ring, message(msg_id))
@@ -35,7 +39,7 @@ def filled(*msg_ids: int, floor: int = 0, max_bytes: int = 2**40) -> tuple[Rings
 
 
 def test_a_new_ring_knows_what_comes_after_the_last_id() -> None:
-    rings = Rings(Hub(), 2**20)
+    rings = Rings(Hub(InFlight(100, Metrics())), 2**20)
     assert rings.find(KEY) is None
     ring = rings.open(KEY, 5)
     assert rings.find(KEY) is ring is rings.open(KEY, 9)
@@ -75,7 +79,7 @@ def test_the_oldest_is_forgotten_when_there_are_too_many(monkeypatch: pytest.Mon
 
 def test_the_quietest_room_is_forgotten_first() -> None:
     size = message(1).size
-    rings = Rings(Hub(), 3 * size)
+    rings = Rings(Hub(InFlight(100, Metrics())), 3 * size)
     quiet, loud = rings.open((10_001, 1), 0), rings.open((10_001, 2), 0)
     for msg_id, ring in ((1, quiet), (2, loud), (3, quiet), (4, loud)):
         rings.add(ring, message(msg_id))
@@ -121,7 +125,7 @@ def test_more_than_there_is_space_for_is_taken_from_its_newer_end(monkeypatch: p
 
 
 def test_the_ring_of_a_room_that_is_empty_and_silent_is_swept_away() -> None:
-    hub = Hub()
+    hub = Hub(InFlight(100, Metrics()))
     rings = Rings(hub, 2**20)
     said, waiting, empty = (rings.open((10_001, room), 0) for room in (1, 2, 3))
     rings.add(said, message(1))
@@ -151,7 +155,7 @@ class RingsMachine(RuleBasedStateMachine):
         self.monkeypatch = pytest.MonkeyPatch()
         self.monkeypatch.setattr(services_rings, "RING_MESSAGES", most)
         self.most, self.max_bytes = most, max_bytes
-        self.rings = Rings(Hub(), max_bytes)
+        self.rings = Rings(Hub(InFlight(100, Metrics())), max_bytes)
         self.last = 0
         self.rooms = {room: Model() for room in self.ROOMS}
 
@@ -176,7 +180,7 @@ class RingsMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.rings = Rings(Hub(), self.max_bytes)
+        self.rings = Rings(Hub(InFlight(100, Metrics())), self.max_bytes)
 
     @rule(room=st.sampled_from(ROOMS), after=st.integers(0, 60), reader=st.integers(1, 3))
     def come_back(self, room: int, after: int, reader: int) -> None:

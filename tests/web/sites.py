@@ -22,7 +22,7 @@ from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
-from qiyu.routing.outbox import OutboxLimits
+from qiyu.routing.outbox import Outboxes, OutboxLimits
 from qiyu.routing.router import Router
 from qiyu.services.tokens import Tokens
 from qiyu.storage.database import Database
@@ -79,9 +79,10 @@ class Site:
     ) -> None:
         self.database = database
         self.now = Instant(1000.0, 1_700_000_000_000)
-        self.hub = Hub()
         metrics = Metrics()
-        router = Router(OutboxLimits(2**20, 2**22), InFlight(1024, metrics), metrics)
+        in_flight = InFlight(1024, metrics)
+        self.hub = Hub(in_flight)
+        router = Router(Outboxes(OutboxLimits(2**20, 2**22)), in_flight, metrics)
         events = RoomEvents(self.hub, router, deliveries=0, send_events=False)
         directory = RoomDirectory(self.hub, events, require_open_room=True)
         self.tokens = Tokens("a secret for tests alone", 300)

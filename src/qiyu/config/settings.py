@@ -175,7 +175,7 @@ class LimitsSettings(_Section):
     )
     outbox_soft_bytes: types.Limit = Field(
         default=1_048_576,
-        description="Bytes owed to a slow receiver above which room messages and events are dropped for it.",
+        description="Bytes owed to a slow receiver above which it goes without room messages, and events but `closed`.",
     )
     outbox_hard_bytes: types.Limit = Field(
         default=4_194_304,

@@ -31,7 +31,7 @@ from qiyu.drivers.event_source import READ, WRITE, EventSource
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Address, Instant
 from qiyu.routing.endpoint import Door, Endpoint
-from qiyu.routing.outbox import Outbox, OutboxLimits
+from qiyu.routing.outbox import Outbox
 
 log = structlog.get_logger(__name__)
 
@@ -53,13 +53,11 @@ class Poller:
         dispatcher: Dispatcher,
         source: EventSource,
         clock: Callable[[], Instant],
-        limits: OutboxLimits,
     ) -> None:
         self._dispatcher = dispatcher
         self._metrics = dispatcher.node.metrics
         self._source = source
         self._clock = clock
-        self._outbox_hard = limits.hard
         self._connections: dict[int, PlainConnection] = {}
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._dirty: list[Outbox] = []
@@ -81,7 +79,7 @@ class Poller:
     def add(self, sock: socket.socket, door: Door, address: Address) -> Endpoint:
         """Drive a connected, non-blocking socket from now on, and close it in the end. Raises OSError if it cannot."""
         self._source.register(sock.fileno())  # first, for it may fail
-        outbox = Outbox(self._wake, self._outbox_hard)
+        outbox = self._dispatcher.node.outboxes.open(self._wake)
         endpoint = self._dispatcher.opened(door, outbox, address, self._clock())
         connection = outbox.owner = PlainConnection(sock, outbox, endpoint)
         self._connections[connection.fd] = connection

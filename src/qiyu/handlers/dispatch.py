@@ -42,14 +42,19 @@ class Dispatcher:
         packets = wire.receive_data(data)
         if packets:
             endpoint.last_seen = now.monotonic
-            self.node.metrics.packets_received += len(packets)
+            node = self.node
             acks = packets[0].acks
-            if acks is not None and len(packets) == 1 and endpoint.state.take_acks is not None:
-                self._acknowledge(endpoint, acks)  # most reads of a busy server bring this, and nothing else
-            elif endpoint.held is None:
-                self._handle(endpoint, packets, now)
+            take_acks = endpoint.state.take_acks
+            if acks is not None and take_acks is not None and len(packets) == 1:
+                # Most reads of a busy server bring this, and nothing else.
+                node.metrics.packets_received += len(acks)
+                take_acks(node, endpoint, acks)
             else:
-                self._hold(endpoint, packets)
+                node.metrics.packets_received += len(packets)
+                if endpoint.held is None:
+                    self._handle(endpoint, packets, now)
+                else:
+                    self._hold(endpoint, packets)
         if wire.error is not None or wire.peer_closed:
             self._left(endpoint, now)
         elif wire.has_output:
@@ -91,6 +96,7 @@ class Dispatcher:
 
     def closed(self, endpoint: Endpoint) -> None:
         """The connection is gone."""
+        endpoint.outbox.close()
         self.node.departures.forget(endpoint)
         endpoint.owner.closed(endpoint)
 

@@ -163,4 +163,9 @@ class RoomDirectory:
     def _forget_room(self, room: LivingRoom, now: Instant) -> None:
         self._lists[room.type] = [listed for listed in self._lists[room.type] if listed.id != room.id]
         self.remember(room.id, None, now)
-        self._events.close(APP_ID, room.id)
+        self.dissolve(room.id)
+
+    def dissolve(self, room_id: int) -> None:
+        """The room is no more: its members are told, and are in no room."""
+        self._events.closed(APP_ID, room_id)
+        self._hub.empty(APP_ID, room_id)

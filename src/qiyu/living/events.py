@@ -1,6 +1,6 @@
 """What happens in a room, told to its members as 5557 events: who enters and leaves, how many there are, the likes.
 
-None of it is stored or acknowledged, and all of it is the first to go when there is much to say:
+None of it is stored or acknowledged, and all of it but the end of a room is the first to go when there is much to say:
 
 - likes and the number of members are told once a second at most, whatever happened in it (`tick`);
 - who enters and leaves is told at once while the room is quiet; each room has so many deliveries a second for it, and
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from qiyu.protocol.bodies import RoomEvent, encode_json
 from qiyu.protocol.packet import BizCode
 from qiyu.routing.hub import Hub
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.router import Router
 from qiyu.routing.session import Room, Session
 
@@ -95,8 +95,8 @@ class RoomEvents:
             counts.visits += visits
             counts.peak = max(counts.peak, peak)
 
-    def close(self, app_id: int, room_id: int) -> None:
-        """The living room is no more: its members are told, and are in no room."""
+    def closed(self, app_id: int, room_id: int) -> None:
+        """The living room is no more: those who are in it yet are told."""
         likes = self.likes(app_id, room_id)
         self._forget((app_id, room_id))
         room = self._hub.find_room(app_id, room_id)
@@ -104,9 +104,7 @@ class RoomEvents:
             return
         self._spent.pop(room, None)
         event = RoomEvent(room_id=room_id, event="closed", online=0, good_num=likes)
-        self._router.to_room(room, self._publication(room, event))
-        for session in list(room.members):
-            self._hub.leave(session)
+        self._router.to_room(room, self._publication(room, event, Kind.KEPT))
 
     def tick(self) -> None:
         """Once a second: tell each room in which something changed how it stands."""
@@ -165,5 +163,5 @@ class RoomEvents:
         return self.likes(*room.key)
 
     @staticmethod
-    def _publication(room: Room, event: RoomEvent) -> Publication:
-        return Publication(app_id=room.app_id, biz_code=BizCode.ROOM_EVENT, data=encode_json(event))
+    def _publication(room: Room, event: RoomEvent, kind: Kind = Kind.MERGEABLE) -> Publication:
+        return Publication(app_id=room.app_id, biz_code=BizCode.ROOM_EVENT, data=encode_json(event), kind=kind)

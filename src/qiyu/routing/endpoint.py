@@ -11,7 +11,7 @@ handlers changes for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -38,7 +38,7 @@ class State:
     """By the code of the packet."""
     unknown: Callable[[int], Refused | ProtocolViolation]
     """What is to be said of a packet with any other code."""
-    take_acks: Callable[[Any, Any, Iterable[str]], None] | None = None
+    take_acks: Callable[[Any, Any, Sequence[str]], None] | None = None
     """Takes the msgIds of a run of ACKs that the wire has read; None where such a packet is one like any other."""
 
 

@@ -1,16 +1,23 @@
-"""Who is connected here: user to session, room to members. One session a user and app; one room a session."""
+"""Who is connected here: user to session, room to members. One session a user and app; one room a session.
+
+There is one door out of a room, `Hub.leave`, whoever opens it: who moves on, logs out, loses its connection or is in a
+room that closes. What goes with membership ends there, and nowhere else: no room message is in flight to who is no
+member.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qiyu.routing.inflight import InFlight
 from qiyu.routing.session import Room, Session
 
 
 class Hub:
     """The tables. A room is here while it has members."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
         self._users: dict[int, dict[int, Session]] = {}  # appId -> userId -> session
         self._rooms: dict[tuple[int, int], Room] = {}
 
@@ -43,8 +50,12 @@ class Hub:
         return replaced if replaced is not session else None
 
     def unbind(self, session: Session) -> None:
-        """Forget `session`: out of its room, and out of its user's place unless another has taken that since."""
+        """Forget `session`: out of its room, and out of its user's place unless another has taken that since.
+
+        It owes no ACK any more.
+        """
         self.leave(session)
+        self._in_flight.forget(session)
         users = self._users.get(session.app_id)
         if users is not None and users.get(session.user_id) is session:
             del users[session.user_id]
@@ -67,11 +78,19 @@ class Hub:
         return room
 
     def leave(self, session: Session) -> None:
-        """Take `session` out of the room it is in, if any."""
+        """Take `session` out of the room it is in, if any; it owes no ACK for what was said there."""
         room = session.room
         if room is None:
             return
         session.room = None
+        self._in_flight.forget_room(session)
         room.members.discard(session)
         if not room.members:
             del self._rooms[room.app_id, room.id]
+
+    def empty(self, app_id: int, room_id: int) -> None:
+        """Take everybody out of a room, if anybody is in it."""
+        room = self.find_room(app_id, room_id)
+        if room is not None:
+            for session in list(room.members):
+                self.leave(session)

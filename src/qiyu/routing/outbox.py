@@ -6,6 +6,9 @@ once and a busy one sends many packets together, with no delay ever added to get
 
 Two bounds, in bytes: above the soft one, the router leaves out what can be made up for; above the hard one
 the outbox takes nothing more and shows `overflowed`, and its session ends.
+
+All outboxes of a process come from one `Outboxes`, which knows how many bytes they hold together: each reports what it
+gains and loses.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+
+from qiyu.routing.publication import Kind
 
 UNBOUNDED: Final = 2**62
 
@@ -34,11 +39,40 @@ class OutboxLimits:
         """The hard bound as a number to compare with."""
         return self.hard_bytes or UNBOUNDED
 
+    def bound(self, kind: Kind) -> int:
+        """An outbox that holds so many bytes or more goes without packets of this kind."""
+        if kind is Kind.KEPT:
+            return self.hard + 1
+        return self.soft if kind is Kind.DROPPABLE else self.soft // 2
+
+
+class Outboxes:
+    """The outboxes of one process: what each may hold, and what they hold together."""
+
+    __slots__ = ("bytes", "limits")
+
+    def __init__(self, limits: OutboxLimits) -> None:
+        self.limits = limits
+        self.bytes = 0
+        """Bytes waiting in all of them: the sum of their `size`, at any time but within a fan-out."""
+
+    def __repr__(self) -> str:
+        return f"<Outboxes {self.bytes} bytes>"
+
+    def open(self, wake: Callable[[Outbox], None], owner: Any = None) -> Outbox:
+        """An outbox for a new connection; `Outbox.close` ends it."""
+        return Outbox(self, wake, owner)
+
+    def grew(self, size: int) -> None:
+        """Outboxes hold so many bytes more than before; fewer, where that is negative."""
+        self.bytes += size
+
 
 class Outbox:
     """A queue of bytes between the core and one peer's socket; no list until there is something in it."""
 
     __slots__ = (
+        "_all",
         "_is_cut",
         "finished",
         "gap",
@@ -51,13 +85,14 @@ class Outbox:
         "wake",
     )
 
-    def __init__(self, wake: Callable[[Outbox], None], hard: int, owner: Any = None) -> None:
+    def __init__(self, outboxes: Outboxes, wake: Callable[[Outbox], None], owner: Any = None) -> None:
+        self._all = outboxes
         self.wake = wake
         """Puts it on the driver's list."""
-        self.hard = hard
+        self.hard = outboxes.limits.hard
         """The hard bound, in bytes."""
         self.parts: list[bytes] | None = None
-        """What waits, three parts a packet. The router adds to it by itself, and keeps `size` in step."""
+        """What waits, three parts a packet. The router, which adds to many at once, keeps `size` in step by itself."""
         self._is_cut = False  # the first part is the rest of a packet of which the peer has the beginning
         self.size = 0
         """Bytes waiting."""
@@ -94,6 +129,7 @@ class Outbox:
         else:
             self.parts.extend((head, digits, tail))
         self.size += size
+        self._all.bytes += size
         if self.size > self.hard:
             self.overflow()
         elif not self.is_awake:
@@ -115,10 +151,19 @@ class Outbox:
     def discard(self) -> None:
         """Forget what is owed, but for the rest of what the peer has the beginning of; a last word always fits."""
         keep = self.parts[:3] if self.parts is not None and self._is_cut else None
+        before = self.size
         self.parts = keep
         self.size = len(keep[0]) if keep else 0
+        self._all.bytes -= before - self.size
         self.overflowed = False
         self.hard = UNBOUNDED
+
+    def close(self) -> None:
+        """The connection is gone: nobody is owed anything any more."""
+        self.finished = True
+        self._all.bytes -= self.size
+        self.parts = None
+        self.size = 0
 
     def take(self, at_most: int) -> bytes:
         """Remove and return the oldest bytes: all of them, or as many whole packets as fit, but at least one."""
@@ -126,21 +171,24 @@ class Outbox:
         if parts is None:
             return b""
         self._is_cut = False
-        if self.size <= at_most:
+        size = self.size
+        if size <= at_most:
             self.parts = None
             self.size = 0
+            self._all.bytes -= size
             return parts[0] if len(parts) == 3 and not parts[1] else b"".join(parts)
         # Cut between packets: whatever is discarded later, the peer is never left with the beginning of one.
         total = count = 0
         for part in range(0, len(parts), 3):
-            size = len(parts[part]) + len(parts[part + 1]) + len(parts[part + 2])
-            if total + size > at_most and count:
+            packet = len(parts[part]) + len(parts[part + 1]) + len(parts[part + 2])
+            if total + packet > at_most and count:
                 break
-            total += size
+            total += packet
             count = part + 3
         chunk = b"".join(parts[:count])
         del parts[:count]
         self.size -= total
+        self._all.bytes -= total
         if not parts:
             self.parts = None
         return chunk
@@ -152,4 +200,5 @@ class Outbox:
         else:
             self.parts[:0] = (rest, b"", b"")
         self.size += len(rest)
+        self._all.bytes += len(rest)
         self._is_cut = True

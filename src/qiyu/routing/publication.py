@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from enum import Enum, auto
 from typing import TypeAlias
 
 from qiyu.protocol.bodies import encode_json
@@ -18,16 +19,34 @@ Spliced: TypeAlias = tuple[bytes, bytes, int]
 """The bytes before the digits, those after, and the size of the whole packet."""
 
 
+class Kind(Enum):
+    """What becomes of a packet whose receiver is slow (routing/outbox.py has the bounds).
+
+    Answers to a session's own packets are no publications; they are kept.
+    """
+
+    KEPT = auto()
+    """Owed whatever else is owed, up to the hard bound, which ends the session: direct messages, the end of a room.
+    One with a msgId is a direct message."""
+    DROPPABLE = auto()
+    """Left out above the soft bound, and the receiver is told: room messages. The room's history has them."""
+    MERGEABLE = auto()
+    """Left out above half the soft bound, and nobody is told, for a later one says the same and more: who enters and
+    leaves, counts."""
+
+
 class Publication:
     """A message or event, ready for delivery. `msg_id` is "" for an event, which nobody acknowledges."""
 
-    __slots__ = ("_after", "_before", "is_direct", "msg_id", "on_ack", "spliced", "unacked")
+    __slots__ = ("_after", "_before", "is_direct", "kind", "msg_id", "on_ack", "spliced", "unacked")
 
-    def __init__(self, *, app_id: int, biz_code: int, data: bytes, msg_id: str = "", is_direct: bool = False) -> None:
+    def __init__(self, *, app_id: int, biz_code: int, data: bytes, kind: Kind, msg_id: str = "") -> None:
         self.msg_id = msg_id
-        self.is_direct = is_direct
+        self.kind = kind
+        self.is_direct = kind is Kind.KEPT and msg_id != ""
+        """A direct message: its receiver's inbox has it."""
         self.unacked = 0
-        """In how many in-flight tables it is."""
+        """How many sessions owe an ACK for it; `InFlight` counts them."""
         self.on_ack: Callable[[], bool] | None = None
         """While a direct message is not stored yet: its ACK calls this, and need not be stored if that returns True."""
         self.spliced: dict[int, Spliced] = {}
@@ -37,7 +56,7 @@ class Publication:
         self._after = b',"bizCode":%d,"data":%b%b' % (biz_code, encode_json(data.decode()), ending)
 
     def __repr__(self) -> str:
-        return f"<Publication {self.msg_id or 'event'} {'direct' if self.is_direct else 'room'}>"
+        return f"<Publication {self.msg_id or 'event'} {self.kind.name.lower()}>"
 
     @property
     def size(self) -> int:

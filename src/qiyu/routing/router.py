@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from qiyu.metrics import Metrics
 from qiyu.routing.inflight import InFlight
-from qiyu.routing.outbox import OutboxLimits
-from qiyu.routing.publication import Publication
+from qiyu.routing.outbox import Outboxes
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import WIDTH_BITS, Room, Session
 
 _WIDTH_MASK = 2**WIDTH_BITS - 1
@@ -14,8 +14,9 @@ _WIDTH_MASK = 2**WIDTH_BITS - 1
 class Router:
     """Fans packets out."""
 
-    def __init__(self, limits: OutboxLimits, in_flight: InFlight, metrics: Metrics) -> None:
-        self._soft = limits.soft
+    def __init__(self, outboxes: Outboxes, in_flight: InFlight, metrics: Metrics) -> None:
+        self._outboxes = outboxes
+        self._soft = outboxes.limits.soft
         self._in_flight = in_flight
         self._metrics = metrics
 
@@ -24,13 +25,9 @@ class Router:
 
         What it was sent and has not acknowledged it is not sent a second time here: False.
         """
-        table = session.direct_in_flight if publication.is_direct else session.room_in_flight
-        if table and publication.msg_id in table:
+        if publication.msg_id and not self._in_flight.note(session, publication):
             return False
         _push(session, publication)
-        self._note(session, publication)
-        publication.unacked += 1
-        self._in_flight.deliveries += 1
         self._metrics.deliveries += 1
         return True
 
@@ -41,39 +38,50 @@ class Router:
         _push(session, publication)
         self._metrics.redeliveries += 1
 
-    def to_room(self, room: Room, publication: Publication, sender: Session | None = None) -> None:  # noqa: C901  # unrolled
-        """Deliver to every member but `sender`; a member above the soft bound goes without, and is told.
+    def to_room(self, room: Room, publication: Publication, sender: Session | None = None) -> None:
+        """Deliver to every member but `sender`. What a slow member goes without, the packet's kind says."""
+        receivers = list(room.members)
+        if sender is not None and sender.room is room:
+            receivers.remove(sender)
+        if publication.kind is Kind.DROPPABLE:
+            slow = self._push_room(receivers, publication)
+        else:
+            slow = self._tell_room(receivers, publication)
+        if slow:
+            went_without = set(slow)
+            receivers = [session for session in receivers if session not in went_without]
+        if publication.msg_id:
+            self._in_flight.note_room(receivers, publication)
+        self._metrics.deliveries_dropped += len(slow)
+        self._metrics.deliveries += len(receivers)
 
-        An event stops at half of that, and nobody is told of it: the next count has what matters.
-        """
-        msg_id = publication.msg_id
-        if not msg_id:
-            self._tell_room(room, publication, sender)
-            return
+    def _push_room(self, receivers: list[Session], publication: Publication) -> list[Session]:
+        """Owe each of them a room message, but for those that are slow, which are told and returned."""
         soft = self._soft
-        window = self._in_flight.window
         spliced = publication.spliced
-        members = room.members
-        dropped = 0
-        # The hottest loop there is, so what `_push`, `Outbox.push_spliced` and `_note` do is written out in it.
-        for session in members:
-            if session is sender:
-                continue
+        slow = []
+        owed = 0
+        head = tail = b""
+        size = kind = 0  # the `splice` of no session that is logged in
+        # The hottest loop there is, so what `_push` and `Outbox.push_spliced` do is written out in it. Most members
+        # have the same kind of wire, and ids of the same width, as the one before.
+        for session in receivers:
             outbox = session.outbox
             waiting = outbox.size
             if waiting >= soft:  # and so is one that has overflowed; who has finished is no member
-                dropped += 1
+                slow.append(session)
                 session.tell_gap()
                 continue
             key = session.splice
-            if key in spliced:
-                head, tail, size = spliced[key]
-            else:
-                head, tail, size = publication.splice(session.wire, key & _WIDTH_MASK, key)
-            if outbox.parts is None:
+            if key != kind:
+                kind = key
+                head, tail, size = spliced.get(key) or publication.splice(session.wire, key & _WIDTH_MASK, key)
+            parts = outbox.parts
+            if parts is None:
                 outbox.parts = [head, session.digits, tail]
             else:
-                outbox.parts += (head, session.digits, tail)
+                parts += (head, session.digits, tail)
+            owed += size
             outbox.size = waiting = waiting + size
             if waiting > outbox.hard:
                 outbox.overflow()
@@ -81,44 +89,19 @@ class Router:
                 outbox.is_awake = True
                 outbox.wake(outbox)
             outbox.gap = False
-            table = session.room_in_flight
-            if table is None:
-                table = session.room_in_flight = {}
-            direct = session.direct_in_flight
-            if len(table) + (len(direct) if direct else 0) >= window:
-                self._in_flight.evict(session)
-            table[msg_id] = publication
-        delivered = len(members) - dropped - (sender in members)
-        metrics = self._metrics
-        metrics.deliveries_dropped += dropped
-        metrics.deliveries += delivered
-        publication.unacked += delivered
-        self._in_flight.deliveries += delivered
+        self._outboxes.grew(owed)
+        return slow
 
-    def _tell_room(self, room: Room, event: Publication, sender: Session | None) -> None:
-        soft = self._soft // 2
-        for session in room.members:
-            if session is sender:
-                continue
-            if session.outbox.size >= soft:
-                self._metrics.deliveries_dropped += 1
-                continue
-            _push(session, event)
-            self._metrics.deliveries += 1
-
-    def _note(self, session: Session, publication: Publication) -> None:
-        """It waits for an ACK from here on."""
-        room, direct = session.room_in_flight, session.direct_in_flight
-        if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._in_flight.window:
-            self._in_flight.evict(session)
-        if publication.is_direct:
-            if direct is None:
-                direct = session.direct_in_flight = {}
-            direct[publication.msg_id] = publication
-        else:
-            if room is None:
-                room = session.room_in_flight = {}
-            room[publication.msg_id] = publication
+    def _tell_room(self, receivers: list[Session], event: Publication) -> list[Session]:
+        """Owe each of them an event, but for those that cannot take it, which are returned and told nothing."""
+        bound = self._outboxes.limits.bound(event.kind)
+        slow = []
+        for session in receivers:
+            if session.outbox.size >= bound:
+                slow.append(session)
+            else:
+                _push(session, event)
+        return slow
 
 
 def _push(session: Session, publication: Publication) -> None:

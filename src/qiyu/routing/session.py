@@ -13,7 +13,7 @@ from qiyu.routing.outbox import Outbox
 from qiyu.routing.publication import Publication
 
 Table: TypeAlias = dict[str, Publication]
-"""What a session was sent and has not acknowledged (routing/inflight.py): msgId to message, oldest first."""
+"""What a session was sent and has not acknowledged: msgId to message, oldest first. `InFlight` alone changes one."""
 WIDTH_BITS: Final = 5  # an id has at most 16 digits
 
 
@@ -61,9 +61,9 @@ class Session(Endpoint):
         self.room: Room | None = None
         self.room_in_flight: Table | None = None
         self.direct_in_flight: Table | None = None
-        """None until something is; emptied ones are dropped again by the sweep."""
+        """None until something is in flight; the sweep gives emptied tables back."""
         self.late_acks = False
-        """A direct message was taken off its table unacknowledged: an ACK of what is on none may be that one's."""
+        """`InFlight` has given up a direct message unacknowledged: an ACK of what is on no table may be that one's."""
 
     def _place(self) -> str:
         room = f" room={self.room.id}" if self.room else ""
@@ -72,13 +72,6 @@ class Session(Endpoint):
     def is_in(self, room_id: int) -> bool:
         """Whether it is a member of that room."""
         return self.room is not None and self.room.id == room_id
-
-    def forget_in_flight(self) -> None:
-        """Give back the memory of tables in which nothing is left."""
-        if not self.room_in_flight:
-            self.room_in_flight = None
-        if not self.direct_in_flight:
-            self.direct_in_flight = None
 
     def identify(self, app_id: int, user_id: int, nickname: str, avatar: str) -> None:
         """It is logged in from here on."""

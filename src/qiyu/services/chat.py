@@ -21,7 +21,7 @@ from qiyu.protocol.bodies import (
 )
 from qiyu.protocol.packet import CLIENT_MSG_ID_CHARS, BizCode
 from qiyu.routing.msgid import MsgIds
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import Session
 from qiyu.services.message import Key, Message, MessageContent
 from qiyu.services.message_queue import MessageQueue
@@ -71,7 +71,7 @@ class Chat:
             biz_code=content.biz_code,
             data=data,
             msg_id=str(msg_id),
-            is_direct=content.object_id != 0,
+            kind=Kind.KEPT if content.object_id else Kind.DROPPABLE,
         )
         return Message(
             msg_id,

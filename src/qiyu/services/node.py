@@ -9,6 +9,8 @@ from qiyu.living.events import RoomEvents
 from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
+from qiyu.routing.outbox import Outboxes
+from qiyu.services.acks import Acks
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
 from qiyu.services.departures import Departures
@@ -27,10 +29,12 @@ class Node:
 
     hub: Hub
     in_flight: InFlight
+    outboxes: Outboxes
     sessions: Sessions
     departures: Departures
     chat: Chat
     message_queue: MessageQueue
+    acks: Acks
     replays: Replays
     catch_up: CatchUp
     entering: Entering

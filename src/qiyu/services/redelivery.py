@@ -2,7 +2,7 @@
 
 All wait equally long, so the timers are queues, oldest first. When a message is due, its receivers are those that still
 have it in their in-flight table; mostly there are none, and the message itself knows that. After the last attempt it
-is taken off those tables: a direct message stays in the inbox, a room's is left to the history.
+is waited for no longer: a direct message stays in the inbox, a room's is left to the history.
 
 The process has a bound: beyond it the oldest room message gives way, as if its attempts were spent, and then the oldest
 direct one.
@@ -91,23 +91,23 @@ class Redelivery:
         if not timer.publication.unacked:
             return 1
         if not timer.attempts_left:
-            self._metrics.room_deliveries_given_up += self._give_up_room(timer)
+            self._metrics.room_deliveries_given_up += self._in_flight.drop_room(timer.room.members, timer.publication)
             return len(timer.room.members)
-        for session in timer.room.members:
-            table = session.room_in_flight
-            if table and table.get(timer.publication.msg_id) is timer.publication:
-                self._router.again(session, timer.publication)
+        for session in self._in_flight.owing(timer.room.members, timer.publication):
+            self._router.again(session, timer.publication)
         due = now.monotonic + self._rules.seconds
         self._to_rooms.append(timer._replace(due=due, attempts_left=timer.attempts_left - 1))
         return len(timer.room.members)
 
     def _session_due(self, timer: _ToSession, now: Instant) -> int:
         if not timer.attempts_left:
-            self._count_given_up(*self._give_up_session(timer))
+            room, direct = self._in_flight.drop(timer.session, timer.msg_ids)
+            self._metrics.room_deliveries_given_up += room
+            self._metrics.direct_deliveries_given_up += direct
             return len(timer.msg_ids)
         still = []
         for msg_id in timer.msg_ids:
-            publication = _in_flight(timer.session, msg_id)
+            publication = self._in_flight.find(timer.session, msg_id)
             if publication is not None:
                 self._router.again(timer.session, publication)
                 still.append(msg_id)
@@ -119,49 +119,11 @@ class Redelivery:
     def _keep_bound(self) -> None:
         while self._in_flight.deliveries > self._rules.deliveries:
             if self._to_rooms:
-                gone = self._give_up_room(self._to_rooms.popleft())
+                timer = self._to_rooms.popleft()
+                gone = self._in_flight.drop_room(timer.room.members, timer.publication)
             elif self._to_sessions:
-                gone = sum(self._give_up_session(self._to_sessions.popleft()))
+                oldest = self._to_sessions.popleft()
+                gone = sum(self._in_flight.drop(oldest.session, oldest.msg_ids))
             else:
                 return
             self._metrics.in_flight_crowded_out += gone
-
-    def _give_up_room(self, timer: _ToRoom) -> int:
-        msg_id = timer.publication.msg_id
-        gone = 0
-        if timer.publication.unacked:
-            for session in timer.room.members:
-                table = session.room_in_flight
-                if table and table.get(msg_id) is timer.publication:
-                    del table[msg_id]
-                    gone += 1
-            timer.publication.unacked -= gone
-            self._in_flight.deliveries -= gone
-        return gone
-
-    def _give_up_session(self, timer: _ToSession) -> tuple[int, int]:
-        """How many (room messages, direct messages) are no longer waited for."""
-        session = timer.session
-        gone = [0, 0]
-        for msg_id in timer.msg_ids:
-            for kind, table in enumerate((session.room_in_flight, session.direct_in_flight)):
-                publication = table.pop(msg_id, None) if table else None
-                if publication is not None:
-                    publication.unacked -= 1
-                    gone[kind] += 1
-        if gone[1]:
-            session.late_acks = True
-        self._in_flight.deliveries -= sum(gone)
-        return gone[0], gone[1]
-
-    def _count_given_up(self, room: int, direct: int) -> None:
-        self._metrics.room_deliveries_given_up += room
-        self._metrics.direct_deliveries_given_up += direct
-
-
-def _in_flight(session: Session, msg_id: str) -> Publication | None:
-    for table in (session.room_in_flight, session.direct_in_flight):
-        publication = table.get(msg_id) if table else None
-        if publication is not None:
-            return publication
-    return None

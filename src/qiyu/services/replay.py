@@ -16,7 +16,7 @@ from typing import Final
 
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
-from qiyu.routing.publication import Publication
+from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import Session
 from qiyu.services.deferral import Deferral
 from qiyu.services.delivery import Delivery
@@ -176,5 +176,5 @@ def publication_of(row: Stored) -> Publication:
         biz_code=row.biz_code,
         data=row.data.encode(),
         msg_id=str(row.msg_id),
-        is_direct=row.object_id != 0,
+        kind=Kind.KEPT if row.object_id else Kind.DROPPABLE,
     )

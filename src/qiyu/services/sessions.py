@@ -106,7 +106,6 @@ class Sessions:
         before = session.room
         room = self._hub.enter(session, room_id)
         if before is not room:
-            self._in_flight.forget_room(session)
             if before is not None:
                 self._events.left(session, before)
             self._events.entered(session, room)
@@ -117,7 +116,6 @@ class Sessions:
         room = session.room
         if room is not None:
             self._hub.leave(session)
-            self._in_flight.forget_room(session)
             self._events.left(session, room)
 
     def end(self, session: Session, reason: EndReason, *, retry_after_ms: int = 0) -> None:
@@ -164,7 +162,7 @@ class Sessions:
             if session.last_seen <= silent_since:
                 idle.append(session)
             else:
-                session.forget_in_flight()
+                self._in_flight.give_back(session)
         for session in idle:
             self._metrics.sessions_idle += 1
             self.end(session, EndReason.IDLE)
@@ -189,5 +187,4 @@ class Sessions:
         self._not_logged_in.pop(session, None)
         self.leave_room(session)
         self._hub.unbind(session)
-        self._in_flight.forget(session)
         self._replays.forget(session)
