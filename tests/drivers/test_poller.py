@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, source: EventSource) -> None:
         self.now = START
-        self.node = build_node(Settings(), SECRET)
+        self.node = build_node(Settings(limits={"outbox_hard_bytes": 0}), SECRET)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.node)
         self.poller = Poller(self.dispatcher, source, lambda: self.now)
 
