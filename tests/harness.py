@@ -311,7 +311,9 @@ class Harness:
         self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
         self.store = store or MemoryStore(self.settings.messages.inbox)
         self.stores_at_once = True
-        self.node = build_node(self.settings, SECRET, self.store.largest_msg_id())
+        self.node = build_node(
+            self.settings, SECRET, self.store.largest_msg_id(), max(self.settings.instance.number, 0)
+        )
         self.dispatcher = Dispatcher(self.node)
         self.metrics = self.node.metrics
         self.now = Instant(1_000.0, 1_750_000_000_000)
