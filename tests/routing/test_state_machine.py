@@ -39,6 +39,7 @@ ROOMS = (1, 2, 30)
 GAP = "room messages after this one were dropped: read faster"
 
 PICK = st.integers(0, 100)
+NEWEST = "n" * 19  # as long as any msgId
 
 
 @dataclass(eq=False)
@@ -58,6 +59,8 @@ class Expected:
     code: int
     body: dict[str, Any]
     message: Message | None = None
+    newest: Message | None = None
+    """Of the room that was entered: its msgId stands where `body` has NEWEST."""
 
 
 @dataclass(eq=False)
@@ -80,13 +83,13 @@ class Modelled:
     last_word: Expected | None = None
     """Set when what was owed is discarded: some of `expected` comes, then this, then nothing."""
 
-    def push(self, code: int, message: Message | None = None, **fields: Any) -> None:
+    def push(self, code: int, message: Message | None = None, *, newest: Message | None = None, **fields: Any) -> None:
         """It is owed a packet now."""
         if self.ended or self.overflowed:
             return
         body = {"appId": self.app, "userId": self.user} | fields
         sized = body | ({"msgId": "1" * 19} if message is not None else {})
-        self.expected.append(Expected(code, body, message))
+        self.expected.append(Expected(code, body, message, newest))
         self._grow(self.peer.size_of(code, body_of(**sized)))
 
     def end(self, data: str, ws_reason: str) -> None:
@@ -133,6 +136,7 @@ class Chatting(RuleBasedStateMachine):
         )
         self.clients: list[Modelled] = []
         self.current: dict[tuple[int, int], Modelled] = {}
+        self.newest: dict[tuple[int, int], Message] = {}
         self.by_msg_id: dict[str, Message] = {}
         self.inboxes: dict[tuple[int, int], list[Message]] = {}
         """Direct messages that were not acknowledged, by app and receiver."""
@@ -175,7 +179,11 @@ class Chatting(RuleBasedStateMachine):
         client.room = room
         if room is not None:
             client.gap = False
-        client.push(ROOM, data=dumps({"roomId": room, "online": len(self._members(client)) if room else 0}))
+        answer: dict[str, Any] = {"roomId": room, "online": len(self._members(client)) if room else 0}
+        newest = self.newest.get((client.app, room)) if room is not None else None
+        if room is not None:
+            answer["lastMsgId"] = NEWEST if newest is not None else ""
+        client.push(ROOM, newest=newest, data=dumps(answer))
 
     @precondition(lambda self: any(client.room for client in self.current.values()))
     @rule(who=PICK, times=st.integers(1, 6), length=st.sampled_from([0, 10, 150]))
@@ -187,6 +195,8 @@ class Chatting(RuleBasedStateMachine):
         sender.peer.write(sender.peer.packet(BIZ, bizCode=ROOM_CHAT, data=content) * times)
         for _ in range(times):
             message = Message(ROOM_CHAT, {"userId": sender.user} | content | self._stamp(sender), is_direct=False)
+            assert sender.room is not None
+            self.newest[sender.app, sender.room] = message
             for member in self._members(sender):
                 if member is sender:
                     continue
@@ -394,6 +404,9 @@ class Chatting(RuleBasedStateMachine):
             if expected.message is not None:
                 self._learn(expected.message, body.pop("msgId"))
                 client.seen.append(expected.message)
+            if expected.newest is not None:
+                self._learn(expected.newest, packet.data["lastMsgId"])
+                body["data"] = body["data"].replace(expected.newest.msg_id, NEWEST)
             assert packet.code == expected.code
             assert body == expected.body
 

@@ -275,7 +275,10 @@ def test_a_new_message_to_a_room_one_is_not_in_is_refused_once_it_is_known_to_be
     assert refused.body["clientMsgId"] == "c-1"
     assert member.receive() == []
     assert_nothing_waits(harness)
-    sender.answer(ROOM, data={"roomId": 7})  # and it was not kept: now it is accepted
+    sender.send(ROOM, data={"roomId": 7})  # and it was not kept: now it is accepted
+    harness.settle()
+    (entered,) = sender.receive()
+    assert entered.data == {"roomId": 7, "online": 2, "lastMsgId": ""}
     sender.say("x", "c-1")
     harness.settle()
     assert len(receipts(sender.receive())) == 1
