@@ -128,7 +128,7 @@ class Counting(RuleBasedStateMachine):
 
     @rule(which=ANY, who=ANY)
     def join(self, which: int, who: int) -> None:
-        waiting = [each for each in self.messages if each.is_unanswered]
+        waiting = [each for each in self.messages if each.status in UNANSWERED]
         if waiting:
             waiting[which % len(waiting)].join(self.sessions[who % 3])
 
@@ -153,9 +153,11 @@ class Counting(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_those_of_the_messages(self) -> None:
         for session in self.sessions:
-            assert session.waiting == sum(session in each.sessions and each.is_unanswered for each in self.messages)
+            assert session.waiting == sum(
+                session in each.sessions and each.status in UNANSWERED for each in self.messages
+            )
         for ring in self.rings:
-            assert ring.waiting == sum(each.ring is ring and each.is_undelivered for each in self.messages)
+            assert ring.waiting == sum(each.ring is ring and each.status in UNDELIVERED for each in self.messages)
 
 
 TestCounting = pytest.mark.property(Counting.TestCase)

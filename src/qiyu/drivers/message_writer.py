@@ -16,7 +16,7 @@ import trio
 
 from qiyu.drivers.retry import Retry
 from qiyu.model import Instant
-from qiyu.services.batch import Batch, FindStored, Settle, Store, TryToWrite
+from qiyu.services.batch import SETTLE, Batch, FindStored, Settle, Store, TryToWrite
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.database import Database
 from qiyu.storage.instances import try_to_write
@@ -108,7 +108,7 @@ class MessageWriter:
     async def _settle(self, batch: Batch) -> None:
         now = self._clock()
         until = time.monotonic() + SLICE_SECONDS
-        while isinstance(batch.next(), Settle):
+        while batch.next() is SETTLE:
             self._settle_one(batch, now)
             if time.monotonic() > until:
                 await trio.lowlevel.checkpoint()

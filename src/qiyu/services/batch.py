@@ -22,7 +22,7 @@ taken: no thread of a database looks at messages that live. Its phases (the tabl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from enum import StrEnum, auto
 from typing import Final, NamedTuple, TypeAlias
 
@@ -30,7 +30,7 @@ import structlog
 
 from qiyu.errors import DatabaseUnavailable
 from qiyu.model import Instant
-from qiyu.services.message import Message, Status
+from qiyu.services.message import DOUBTED, UNANSWERED, UNDELIVERED, Message
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.messages import Ack, NewMessage, Outcome
 
@@ -89,23 +89,19 @@ class Event(StrEnum):
     NOTHING_LEFT = auto()
 
 
-_P: Final = Phase
-_E: Final = Event
+# By names of their own: to look one up in its enum takes as long as to settle a message.
+STORING, SORTING, ONE_BY_ONE, SETTLING, IN_DOUBT, RESOLVING, PROBING, DONE = Phase
+COMMITTED, FOUND, WRITABLE, SETTLED, BUG, NO_ANSWER, NOTHING_LEFT = Event
 
 TRANSITIONS: Final[dict[Phase, dict[Event, Phase]]] = {
-    _P.STORING: {_E.COMMITTED: _P.SETTLING, _E.BUG: _P.SORTING, _E.NO_ANSWER: _P.IN_DOUBT},
-    _P.SORTING: {_E.FOUND: _P.ONE_BY_ONE, _E.BUG: _P.IN_DOUBT, _E.NO_ANSWER: _P.IN_DOUBT},
-    _P.ONE_BY_ONE: {
-        _E.COMMITTED: _P.ONE_BY_ONE,
-        _E.BUG: _P.ONE_BY_ONE,
-        _E.NOTHING_LEFT: _P.SETTLING,
-        _E.NO_ANSWER: _P.IN_DOUBT,
-    },
-    _P.SETTLING: {_E.SETTLED: _P.SETTLING, _E.NOTHING_LEFT: _P.DONE},
-    _P.IN_DOUBT: {_E.FOUND: _P.RESOLVING, _E.BUG: _P.IN_DOUBT, _E.NO_ANSWER: _P.IN_DOUBT},
-    _P.RESOLVING: {_E.SETTLED: _P.RESOLVING, _E.NOTHING_LEFT: _P.PROBING},
-    _P.PROBING: {_E.WRITABLE: _P.DONE, _E.BUG: _P.PROBING, _E.NO_ANSWER: _P.PROBING},
-    _P.DONE: {},
+    STORING: {COMMITTED: SETTLING, BUG: SORTING, NO_ANSWER: IN_DOUBT},
+    SORTING: {FOUND: ONE_BY_ONE, BUG: IN_DOUBT, NO_ANSWER: IN_DOUBT},
+    ONE_BY_ONE: {COMMITTED: ONE_BY_ONE, BUG: ONE_BY_ONE, NOTHING_LEFT: SETTLING, NO_ANSWER: IN_DOUBT},
+    SETTLING: {SETTLED: SETTLING, NOTHING_LEFT: DONE},
+    IN_DOUBT: {FOUND: RESOLVING, BUG: IN_DOUBT, NO_ANSWER: IN_DOUBT},
+    RESOLVING: {SETTLED: RESOLVING, NOTHING_LEFT: PROBING},
+    PROBING: {WRITABLE: DONE, BUG: PROBING, NO_ANSWER: PROBING},
+    DONE: {},
 }
 """What may come in each phase, and where that leads. Anything else is a bug of whoever drives the batch."""
 
@@ -127,7 +123,7 @@ class Batch:
         self._again: list[Message] = []
         """Not stored, and to be stored again."""
         self._unsettled = deque(self._messages)
-        self.phase = Phase.STORING
+        self.phase = STORING
         self.last_settled = 0
         """The msgId of the message that `settle` was last called for."""
 
@@ -136,35 +132,32 @@ class Batch:
 
     def next(self) -> Step | None:
         """The step that is due; None once the batch is done."""
-        match self.phase:
-            case Phase.SETTLING | Phase.RESOLVING:
-                return SETTLE
-            case Phase.STORING:
-                return self._whole
-            case Phase.SORTING | Phase.IN_DOUBT:
-                return FindStored([message.row() for message in self._messages])
-            case Phase.ONE_BY_ONE:
-                return self._alone[0]
-            case Phase.PROBING:
-                return TryToWrite()
-            case Phase.DONE:
-                return None
+        phase = self.phase
+        if phase is SETTLING or phase is RESOLVING:
+            return SETTLE
+        if phase is STORING:
+            return self._whole
+        if phase is ONE_BY_ONE:
+            return self._alone[0]
+        if phase is PROBING:
+            return TryToWrite()
+        return None if phase is DONE else FindStored([message.row() for message in self._messages])
 
     def stored(self, outcome: Outcome, now: Instant) -> None:
         """The transaction was committed, with this outcome."""
         before = self.phase
-        self._move(Event.COMMITTED)
+        self._move(COMMITTED)
         self._outcome.duplicates.update(outcome.duplicates)
         self._outcome.inbox_full.update(outcome.inbox_full)
-        if before is Phase.ONE_BY_ONE:
+        if before is ONE_BY_ONE:
             self._alone.popleft()
         self._pass_by_what_is_empty(now)
 
     def found(self, msg_ids: Collection[int], now: Instant) -> None:
         """The database has these messages of those that were asked for, and no others."""
-        self._move(Event.FOUND)
+        self._move(FOUND)
         self._stored = frozenset(msg_ids)
-        if self.phase is Phase.ONE_BY_ONE:
+        if self.phase is ONE_BY_ONE:
             self._alone.extend(_store([each], []) for each in self._messages if each.msg_id not in self._stored)
             if self._whole.acks:
                 self._alone.append(_store([], self._whole.acks))
@@ -172,54 +165,59 @@ class Batch:
 
     def settle(self, now: Instant) -> None:
         """Settle one message. Raises what its delivery raises, which is a bug; it is settled all the same."""
-        before = self.phase
-        self._move(Event.SETTLED)
+        if self.phase is RESOLVING:
+            settle = self._resolve
+        elif self.phase is SETTLING:
+            settle = self._settle
+        else:
+            raise self._not_due(SETTLED)
         message = self._unsettled.popleft()
         self.last_settled = message.msg_id
         try:
-            if before is Phase.RESOLVING:
-                self._resolve(message, now)
-            else:
-                self._settle(message, now)
+            settle(message, now)
         finally:
-            self._pass_by_what_is_empty(now)
+            if not self._unsettled:
+                self._pass_by_what_is_empty(now)
 
     def writable(self) -> None:
         """The database can be written to."""
-        self._move(Event.WRITABLE)
+        self._move(WRITABLE)
         self._queue.answers_again()
 
     def failed(self, why: Exception, now: Instant) -> None:
         """The step failed, with DatabaseUnavailable or with anything else, which is a bug."""
         before = self.phase
-        self._move(Event.NO_ANSWER if isinstance(why, DatabaseUnavailable) else Event.BUG)
-        if self.phase is Phase.SORTING:
+        self._move(NO_ANSWER if isinstance(why, DatabaseUnavailable) else BUG)
+        if self.phase is SORTING:
             count = len(self._messages)
             log.error("a batch of messages failed; they are stored one by one", messages=count, exc_info=why)
-        elif self.phase is Phase.ONE_BY_ONE:
+        elif self.phase is ONE_BY_ONE:
             self._do_without(self._alone.popleft(), why)
             self._pass_by_what_is_empty(now)
-        elif before is Phase.IN_DOUBT:
+        elif before is IN_DOUBT:
             self._give_up()
-        elif self.phase is Phase.IN_DOUBT:
+        elif self.phase is IN_DOUBT:
             self._begin_to_doubt(now)
 
     def _move(self, event: Event) -> None:
         phase = TRANSITIONS[self.phase].get(event)
         if phase is None:
-            raise RuntimeError(f"a batch that is {self.phase}: {event} cannot happen to it")
+            raise self._not_due(event)
         self.phase = phase
 
+    def _not_due(self, event: Event) -> RuntimeError:
+        return RuntimeError(f"a batch that is {self.phase}: {event} cannot happen to it")
+
     def _pass_by_what_is_empty(self, now: Instant) -> None:
-        if self.phase is Phase.ONE_BY_ONE and not self._alone:
-            self._move(Event.NOTHING_LEFT)
+        if self.phase is ONE_BY_ONE and not self._alone:
+            self._move(NOTHING_LEFT)
         if self._unsettled:
             return
-        if self.phase is Phase.SETTLING:
-            self._move(Event.NOTHING_LEFT)
+        if self.phase is SETTLING:
+            self._move(NOTHING_LEFT)
             self._queue.written()
-        elif self.phase is Phase.RESOLVING:
-            self._move(Event.NOTHING_LEFT)
+        elif self.phase is RESOLVING:
+            self._move(NOTHING_LEFT)
             again, self._again = self._again, []
             self._queue.not_written(again)
             self._queue.let_go(now)
@@ -235,16 +233,18 @@ class Batch:
             if message.client_msg_id:
                 queue.doubt(message)
         queue.fail()
-        held = {message.ring for message in self._messages if message.ring is not None and message.is_undelivered}
+        held = {
+            message.ring for message in self._messages if message.ring is not None and message.status in UNDELIVERED
+        }
         for message in self._messages:
-            if message.is_unanswered and message.ring not in held:
+            if message.status in UNANSWERED and message.ring not in held:
                 queue.deliver_early(message, now)
         queue.let_go(now, held)
 
     def _give_up(self) -> None:
         """The database will not say soon what it has: whoever still waits is refused."""
         for message in self._messages:
-            if message.is_unanswered:
+            if message.status in UNANSWERED:
                 self._queue.doubt(message)
         self._queue.refuse_waiting()
 
@@ -265,16 +265,15 @@ class Batch:
                 queue.settlement.stored(message, now)
             finally:
                 queue.settle(message)
-        elif message.status is Status.IN_DOUBT:
+        elif message.status is DOUBTED:
             queue.settle(message)
         else:
             self._again.append(message)
-            if message.is_unanswered:
+            if message.status in UNANSWERED:
                 queue.deliver_early(message, now)
 
 
-def _store(messages: Iterable[Message], acks: list[Ack]) -> Store:
-    part = Store([], [], acks)
-    for message in messages:
-        (part.messages if message.refusal is None else part.asked).append(message.row())
-    return part
+def _store(messages: Sequence[Message], acks: list[Ack]) -> Store:
+    rows = [message.row() for message in messages if message.refusal is None]
+    asked = [message.row() for message in messages if message.refusal is not None]
+    return Store(rows, asked, acks)

@@ -1,7 +1,7 @@
 """Look-ups: sessions that wait for what only the database knows, by what they ask for.
 
 Many may ask for the same; the driver takes them together, and makes one query for all (drivers/living.py,
-drivers/messages.py).
+drivers/message_reader.py).
 """
 
 from __future__ import annotations

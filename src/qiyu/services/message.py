@@ -2,7 +2,7 @@
 
 A message is `WAITING` where something comes before it, or where its sender wants a receipt: it is delivered once it is
 stored, and what would overtake it waits behind it. Else it is `DELIVERED` at once, and stored behind. Either way a
-batch takes it, and it ends `SETTLED`: stored, or refused after all. In between it is `IN_DOUBT` where its senders were
+batch takes it, and it ends `SETTLED`: stored, or refused after all. In between it is `DOUBTED` where its senders were
 told 503 and nobody knows yet whether it was stored: it holds back nobody but its room.
 
 The states say which of its senders and rooms wait for a message, so a message that moves keeps those two counts
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum, auto
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from qiyu.errors import Refused
 from qiyu.routing.publication import Publication
@@ -32,7 +32,7 @@ class Status(StrEnum):
     WRITING = auto()  # it waits, and is in a batch
     WRITING_DELIVERED = auto()
     WRITING_ACKNOWLEDGED = auto()
-    IN_DOUBT = auto()
+    DOUBTED = auto()
     SETTLED = auto()
 
 
@@ -48,38 +48,36 @@ class Event(StrEnum):
     SETTLE = auto()
 
 
-_S: Final = Status
-_E: Final = Event
+# By names of their own: to look one up in its enum takes longer than the rest of a move.
+ACCEPTED, WAITING, DELIVERED, ACKNOWLEDGED, WRITING, WRITING_DELIVERED, WRITING_ACKNOWLEDGED, DOUBTED, SETTLED = Status
+HOLD_BACK, DELIVER, ACKNOWLEDGE, TAKE, PUT_BACK, DOUBT, SETTLE = Event
 
 TRANSITIONS: Final[dict[Status, dict[Event, Status]]] = {
-    _S.ACCEPTED: {_E.HOLD_BACK: _S.WAITING, _E.DELIVER: _S.DELIVERED},
-    _S.WAITING: {_E.TAKE: _S.WRITING, _E.DELIVER: _S.DELIVERED, _E.SETTLE: _S.SETTLED},
-    _S.DELIVERED: {_E.TAKE: _S.WRITING_DELIVERED, _E.ACKNOWLEDGE: _S.ACKNOWLEDGED},
-    _S.ACKNOWLEDGED: {_E.TAKE: _S.WRITING_ACKNOWLEDGED},
-    _S.WRITING: {_E.DELIVER: _S.WRITING_DELIVERED, _E.DOUBT: _S.IN_DOUBT, _E.SETTLE: _S.SETTLED},
-    _S.WRITING_DELIVERED: {_E.PUT_BACK: _S.DELIVERED, _E.SETTLE: _S.SETTLED},
-    _S.WRITING_ACKNOWLEDGED: {_E.PUT_BACK: _S.ACKNOWLEDGED, _E.SETTLE: _S.SETTLED},
-    _S.IN_DOUBT: {_E.SETTLE: _S.SETTLED},
-    _S.SETTLED: {},
+    ACCEPTED: {HOLD_BACK: WAITING, DELIVER: DELIVERED},
+    WAITING: {TAKE: WRITING, DELIVER: DELIVERED, SETTLE: SETTLED},
+    DELIVERED: {TAKE: WRITING_DELIVERED, ACKNOWLEDGE: ACKNOWLEDGED},
+    ACKNOWLEDGED: {TAKE: WRITING_ACKNOWLEDGED},
+    WRITING: {DELIVER: WRITING_DELIVERED, DOUBT: DOUBTED, SETTLE: SETTLED},
+    WRITING_DELIVERED: {PUT_BACK: DELIVERED, SETTLE: SETTLED},
+    WRITING_ACKNOWLEDGED: {PUT_BACK: ACKNOWLEDGED, SETTLE: SETTLED},
+    DOUBTED: {SETTLE: SETTLED},
+    SETTLED: {},
 }
 """What may happen to a message in each state, and where that leads. Anything else is a bug."""
 
-UNANSWERED: Final = frozenset({_S.WAITING, _S.WRITING})
+UNANSWERED: Final = frozenset({WAITING, WRITING})
 """Its senders have no answer yet, and nothing of theirs may overtake it."""
-UNDELIVERED: Final = UNANSWERED | {_S.IN_DOUBT}
+UNDELIVERED: Final = UNANSWERED | {DOUBTED}
 """Nothing in its room may overtake it: even refused it may turn out to be stored, and is delivered then."""
 
 
-class _Move(NamedTuple):
-    to: Status
-    senders: int
-    """How many more messages of its senders wait; and of its room."""
-    room: int
+_Move: TypeAlias = tuple[Status, int, int]
+"""Where it leads, and how many more messages of its senders wait then, and how many more of its room."""
 
 
 def _move(before: Status, after: Status) -> _Move:
     senders = (after in UNANSWERED) - (before in UNANSWERED)
-    return _Move(after, senders, (after in UNDELIVERED) - (before in UNDELIVERED))
+    return after, senders, (after in UNDELIVERED) - (before in UNDELIVERED)
 
 
 _MOVES: Final = {
@@ -87,8 +85,7 @@ _MOVES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MessageContent:
+class MessageContent(NamedTuple):
     """What must be the same for two messages with one clientMsgId to be one message."""
 
     biz_code: int
@@ -126,37 +123,27 @@ class Message:
     """Not to be stored: why, unless it is there already."""
     number: int = 0
     """Its place among all messages and ACKs."""
-    status: Status = Status.ACCEPTED
+    status: Status = ACCEPTED
 
     @property
     def key(self) -> Key:
         """For messages with a clientMsgId."""
         return Key(self.app_id, self.sender, self.client_msg_id)
 
-    @property
-    def is_unanswered(self) -> bool:
-        """Whether what its senders sent after it waits for it."""
-        return self.status in UNANSWERED
-
-    @property
-    def is_undelivered(self) -> bool:
-        """Whether its room, if it is to one, waits for it."""
-        return self.status in UNDELIVERED
-
     def move(self, event: Event) -> None:
         """Raises RuntimeError where this cannot happen to a message in its state."""
-        move = _MOVES[self.status].get(event)
-        if move is None:
-            raise RuntimeError(f"message {self.msg_id} is {self.status}: {event} cannot happen to it")
-        self.status = move.to
-        if move.senders > 0:
+        try:
+            self.status, senders, room = _MOVES[self.status][event]
+        except KeyError:
+            raise RuntimeError(f"message {self.msg_id} is {self.status}: {event} cannot happen to it") from None
+        if senders > 0:
             for session in self.sessions:
                 session.waiting += 1
-        elif move.senders < 0:
+        elif senders < 0:
             for session in self.sessions:
                 session.settled()
-        if move.room and self.ring is not None:
-            self.ring.waiting += move.room
+        if room and self.ring is not None:
+            self.ring.waiting += room
 
     def join(self, session: Session) -> None:
         """This session has sent it too, while it waits: it gets the receipt as well."""
@@ -166,9 +153,9 @@ class Message:
 
     def acknowledge(self) -> bool:
         """Its receiver has it; True if that came in time, and it need not go into the inbox."""
-        if self.status is Status.DELIVERED:
-            self.move(Event.ACKNOWLEDGE)
-        return self.status is Status.ACKNOWLEDGED
+        if self.status is DELIVERED:
+            self.move(ACKNOWLEDGE)
+        return self.status is ACKNOWLEDGED
 
     def row(self) -> NewMessage:
         """As a batch has it stored."""
@@ -183,5 +170,5 @@ class Message:
             self.client_msg_id,
             self.data.decode(),
             self.created_ms,
-            content.object_id != 0 and self.status is not Status.WRITING_ACKNOWLEDGED,
+            content.object_id != 0 and self.status is not WRITING_ACKNOWLEDGED,
         )

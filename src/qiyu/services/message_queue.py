@@ -23,7 +23,18 @@ from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.session import Session
 from qiyu.services.inbox_acks import InboxAcks
-from qiyu.services.message import Event, Key, Message, MessageContent
+from qiyu.services.message import (
+    DELIVER,
+    DOUBT,
+    HOLD_BACK,
+    PUT_BACK,
+    SETTLE,
+    TAKE,
+    UNANSWERED,
+    Key,
+    Message,
+    MessageContent,
+)
 from qiyu.services.rings import Ring
 from qiyu.services.settlement import Settlement, conflict, not_now
 from qiyu.storage.messages import Ack
@@ -102,7 +113,13 @@ class MessageQueue:
 
     def append(self, message: Message, now: Instant) -> None:
         """Take an accepted message, and deliver it unless it has to wait. Raises `Refused` (503)."""
-        has_to_wait = self._has_to_wait(message)
+        ring = message.ring
+        has_to_wait = (
+            bool(message.client_msg_id)
+            or message.sessions[0].waiting > 0
+            or (ring is not None and ring.waiting > 0)
+            or self._is_crowded
+        )
         if has_to_wait and self.failing:
             raise not_now(NO_ANSWER)
         self.enqueued += 1
@@ -110,7 +127,7 @@ class MessageQueue:
         self._queue.append(message)
         self._bytes += len(message.data)
         if has_to_wait:
-            message.move(Event.HOLD_BACK)
+            message.move(HOLD_BACK)
         else:
             self.deliver_early(message, now)
         if message.client_msg_id:
@@ -129,12 +146,6 @@ class MessageQueue:
         self._acks.add((session.app_id, session.user_id, msg_id), self.enqueued)
         self.wake()
 
-    def _has_to_wait(self, message: Message) -> bool:
-        if message.client_msg_id or self._is_crowded:
-            return True
-        ring = message.ring
-        return message.sessions[0].waiting > 0 or (ring is not None and ring.waiting > 0)
-
     @property
     def _is_crowded(self) -> bool:
         """Messages come faster than they are stored: who does not ask for a receipt is no longer faster than that.
@@ -151,26 +162,27 @@ class MessageQueue:
         self._is_writing = True
         self._taken = [queue.popleft() for _ in range(min(len(queue), BATCH_MESSAGES))]
         for message in self._taken:
-            message.move(Event.TAKE)
+            message.move(TAKE)
         return self._taken, self._acks.take(queue[0].number if queue else self.enqueued + 1)
 
     def settle(self, message: Message) -> None:
         """It is stored, or refused for good."""
-        if message.is_unanswered:
-            self._forget_key(message)
-        message.move(Event.SETTLE)
+        if message.client_msg_id and message.status in UNANSWERED:
+            del self._pending[message.key]
+        message.move(SETTLE)
         message.publication.on_ack = None
         self._bytes -= len(message.data)
 
     def doubt(self, message: Message) -> None:
         """It may be stored or not, and the database does not answer: its senders are refused."""
         self.settlement.refuse(message, not_now(NO_ANSWER))
-        self._forget_key(message)
-        message.move(Event.DOUBT)
+        if message.client_msg_id:
+            del self._pending[message.key]
+        message.move(DOUBT)
 
     def deliver_early(self, message: Message, now: Instant) -> None:
         """Nothing is before it, and it asks for no receipt: it is delivered, and stored behind."""
-        message.move(Event.DELIVER)
+        message.move(DELIVER)
         if message.ring is None:
             message.publication.on_ack = message.acknowledge
         self.settlement.deliver(message, now)
@@ -183,12 +195,12 @@ class MessageQueue:
 
     def refuse_waiting(self) -> None:
         """Nothing will be known soon: whoever waits in the queue is refused."""
-        self._refuse(lambda message: message.is_unanswered)
+        self._refuse(lambda message: message.status in UNANSWERED)
 
     def let_go(self, now: Instant, held: Collection[Ring | None] = ()) -> None:
         """What waits in the queue goes on, but for that in the rooms of these rings."""
         for message in self._queue:
-            if message.is_unanswered and message.ring not in held:
+            if message.status in UNANSWERED and message.ring not in held:
                 self.deliver_early(message, now)
 
     def written(self) -> None:
@@ -200,7 +212,7 @@ class MessageQueue:
     def not_written(self, messages: list[Message]) -> None:
         """Of what was taken, these are to be stored once more, and before anything else; the others are settled."""
         for message in messages:
-            message.move(Event.PUT_BACK)
+            message.move(PUT_BACK)
         self._queue.extendleft(reversed(messages))
         self._taken = []
         self._is_writing = False
@@ -220,7 +232,3 @@ class MessageQueue:
             else:
                 staying.append(message)
         self._queue = staying
-
-    def _forget_key(self, message: Message) -> None:
-        if message.client_msg_id:
-            del self._pending[message.key]

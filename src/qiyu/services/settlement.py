@@ -7,7 +7,7 @@ from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.protocol.bodies import decode_chat_data
 from qiyu.services.delivery import Delivery
-from qiyu.services.message import Message, MessageContent
+from qiyu.services.message import UNDELIVERED, Message, MessageContent
 from qiyu.storage.messages import Outcome, Stored
 
 
@@ -35,13 +35,13 @@ class Settlement:
     def stored(self, message: Message, now: Instant) -> None:
         """It is stored: deliver it, unless that was done before, and tell its senders."""
         self._metrics.messages_stored += 1
-        if message.is_undelivered:
+        if message.status in UNDELIVERED:
             self.deliver(message, now)
             self._receipt(message, message.msg_id)
 
     def never_stored(self, message: Message) -> None:
         """The database will not take this message, now or later: a bug, and no reason to hold up others."""
-        self._metrics.messages_not_stored += not message.is_undelivered
+        self._metrics.messages_not_stored += message.status not in UNDELIVERED
         self.refuse(message, Refused(ErrorCode.UNAVAILABLE, "internal error: the message could not be stored"))
 
     def deliver(self, message: Message, now: Instant) -> None:
