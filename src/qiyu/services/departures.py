@@ -17,7 +17,7 @@ from qiyu.model import Instant
 from qiyu.routing.endpoint import Endpoint
 
 DEPARTURE_SECONDS: Final = 15.0
-"""Longer than the database may take for any one answer (drivers/messages.py, drivers/living.py)."""
+"""Longer than the database may take for any one answer (drivers/message_writer.py, drivers/living.py)."""
 
 
 class _Departure(NamedTuple):
