@@ -107,6 +107,7 @@ def _environment(folder: str, settings: Mapping[str, str]) -> dict[str, str]:
         "TCP__PORT": "0",
         "WS__PORT": "0",
         "HTTP__PORT": "0",
+        "RTMP__PORT": "0",
         "DATA__DIR": folder,
     }
     others = {name: value for name, value in os.environ.items() if not name.upper().startswith("QIYU_")}

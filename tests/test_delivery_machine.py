@@ -24,6 +24,7 @@ from history.judge import judge
 from history.record import History, Room, Target, User
 from memory_database import MemoryStore
 from qiyu.model import Instant
+from qiyu.routing.endpoint import Endpoint
 from qiyu.routing.session import Session
 from qiyu.services import replay, rings
 from qiyu.services.batch import Batch, Phase, Settle, Store
@@ -581,7 +582,7 @@ class Delivering(RuleBasedStateMachine):
             self.harness.node.catch_up.loaded(key, wanted[key], rows, 0)
         self._resume([entry for room in wanted.values() for entry in room.entries])
 
-    def _resume(self, entries: list[tuple[Session, Loaded]]) -> None:
+    def _resume(self, entries: list[tuple[Endpoint, Loaded]]) -> None:
         for session, loaded in entries:
             self.harness.dispatcher.resume(session, loaded, self.harness.now)
 

@@ -13,7 +13,15 @@ from documents import ROOT, table
 
 SOURCE: Final = ROOT / "src" / "qiyu"
 TESTS: Final = ROOT / "tests"
-CORE: Final = ("protocol", "routing", "services", "handlers", "living/directory.py", "living/events.py")
+CORE: Final = (
+    "protocol",
+    "routing",
+    "services",
+    "handlers",
+    "living/directory.py",
+    "living/events.py",
+    "living/streams.py",
+)
 WAITING: Final = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
 
 

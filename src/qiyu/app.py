@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
@@ -25,12 +26,17 @@ from qiyu.drivers.poller import Poller
 from qiyu.drivers.readiness import Readiness
 from qiyu.errors import StartupError
 from qiyu.handlers.dispatch import Dispatcher
-from qiyu.handlers.registry import CLIENT_STATES, tcp_door, ws_door
+from qiyu.handlers.registry import CLIENT_STATES, VIEWER_STATES, rtmp_door, tcp_door, ws_door
 from qiyu.living.directory import RoomDirectory
+from qiyu.living.engines import Engines
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
 from qiyu.living.rooms import LivingRooms
+from qiyu.living.stream_keys import StreamKeys
+from qiyu.living.streams import StreamRules, Streams
 from qiyu.metrics import Metrics
+from qiyu.protocol.packet import APP_ID
+from qiyu.protocol.rtmp import RtmpLimits
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
@@ -45,6 +51,7 @@ from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
+from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery, RetryRules
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
@@ -52,13 +59,15 @@ from qiyu.services.sessions import SessionRules, Sessions
 from qiyu.services.settlement import Settlement
 from qiyu.services.tokens import Tokens
 from qiyu.services.trusted_clock import TrustedClock
+from qiyu.services.viewers import Viewers
 from qiyu.storage.database import Database
 from qiyu.web.app import make_app
 from qiyu.web.context import WebContext
 
 SILENT_HEARTBEATS: Final = 2
 DAY_SECONDS: Final = 86_400
-HOUR_MS: Final = 3_600_000
+HOUR_SECONDS: Final = 3_600
+HOUR_MS: Final = 1000 * HOUR_SECONDS
 
 T = TypeVar("T")
 
@@ -76,7 +85,7 @@ class App:
     living_rooms: LivingRooms
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
-    """By `tcp`, `ws` and `http`."""
+    """By `tcp`, `ws`, `http` and, where pictures come in, `rtmp`."""
     listeners: list[Listener]
     anchor_away_seconds: float
     keep_alive_seconds: float
@@ -150,6 +159,16 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     directory = RoomDirectory(hub, events, require_open_room=living.require_open_room)
     sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics)
     catch_up = CatchUp(rings, delivery, queue, msg_ids, outboxes.limits, metrics)
+    streams = Streams(_stream_rules(settings), metrics, partial(events.picture, APP_ID))
+    viewers = Viewers(
+        streams,
+        VIEWER_STATES,
+        metrics,
+        login_seconds=limits.login_seconds,
+        need_no_login=settings.video.open,
+    )
+    directory.is_on_air = streams.is_on_air
+    directory.on_close += [streams.close_room, viewers.close_room]
     return Node(
         hub=hub,
         in_flight=in_flight,
@@ -167,6 +186,10 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         room_directory=directory,
         room_events=events,
         tokens=Tokens(secret, settings.auth.token_seconds),
+        stream_keys=StreamKeys(secret, settings.video.key_hours * HOUR_SECONDS),
+        streams=streams,
+        publishers=Publishers(streams, limits.login_seconds, metrics),
+        viewers=viewers,
         metrics=metrics,
         allowed_origins=frozenset(settings.ws.allowed_origins),
     )
@@ -196,6 +219,8 @@ def _web_context(
             "messages_waiting": lambda: len(node.message_queue),
             "deliveries_in_flight": lambda: node.in_flight.deliveries,
             "outbox_bytes": lambda: node.outboxes.bytes,
+            "pictures": lambda: node.streams.pushes,
+            "viewers": lambda: node.streams.viewers,
         },
         clock=read_clock,
         ping=Readiness(database, node.message_queue).check,
@@ -203,12 +228,25 @@ def _web_context(
         ws_port=sockets["ws"][0].getsockname()[1],
         tcp_public_address=settings.tcp.public_address,
         ws_public_url=settings.ws.public_url,
+        stream_keys=node.stream_keys,
+        streams=node.streams,
+        engine_pushes=Engines(node.streams),
+        are_pictures_open=settings.video.open,
+        rtmp_port=settings.rtmp.port,
+        rtmp_public_url=settings.rtmp.public_url,
+        play_url=settings.video.play_url,
+        engines=tuple(map(ipaddress.ip_network, settings.video.engines)),
         cors_origins=frozenset(http.cors_origins),
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
         same_site=http.same_site,
         session_seconds=http.session_days * DAY_SECONDS,
     )
+
+
+def _stream_rules(settings: Settings) -> StreamRules:
+    video = settings.video
+    return StreamRules(viewer_bytes=video.viewer_bytes, gop_bytes=video.gop_bytes, silent_seconds=video.silent_seconds)
 
 
 def _history_ms(settings: Settings) -> int:
@@ -237,6 +275,8 @@ def bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
     try:
         for name, section in (("tcp", settings.tcp), ("ws", settings.ws), ("http", settings.http)):
             sockets[name] = bind(name, hosts_of(section.host), section.port)
+        if settings.rtmp.port:
+            sockets["rtmp"] = bind("rtmp", hosts_of(settings.rtmp.host), settings.rtmp.port)
     except StartupError:
         for bound in sockets.values():
             for sock in bound:
@@ -250,7 +290,11 @@ def _listeners(
 ) -> Iterator[Listener]:
     room = capacity(settings.limits.connections)
     body_bytes = settings.limits.body_bytes
-    doors = {"tcp": tcp_door(node, body_bytes), "ws": ws_door(node, body_bytes)}
+    doors = {
+        "tcp": tcp_door(node, body_bytes),
+        "ws": ws_door(node, body_bytes),
+        "rtmp": rtmp_door(node, RtmpLimits()),
+    }
     for name, door in doors.items():
-        for sock in sockets[name]:
+        for sock in sockets.get(name, ()):
             yield Listener(sock, door, poller, room, node.metrics)

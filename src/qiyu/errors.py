@@ -9,6 +9,7 @@ Two families, told apart by whose fault it is:
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import Final
 
 
 class QiyuError(Exception):
@@ -90,6 +91,11 @@ class WsClose(IntEnum):
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
     INTERNAL_ERROR = 1011
+    TRY_AGAIN_LATER = 1013
+
+
+CLOSE_NO_SUCH_ROOM: Final = 4004
+"""Closes a WebSocket that came for the picture of a room that is not open: do not come back."""
 
 
 class ProtocolViolation(QiyuError):

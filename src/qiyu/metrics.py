@@ -64,3 +64,21 @@ class Metrics:
     room_deliveries_given_up: int = 0
     direct_deliveries_given_up: int = 0
     """Never acknowledged, after all attempts: a room's are left to its history, direct ones to the inbox."""
+    pushes: int = 0
+    """Pictures that began to be pushed."""
+    pushes_refused: int = 0
+    """Pushes that were not let in: a wrong key, a room that is not open or on air already."""
+    pushes_silent: int = 0
+    """Pushes that were ended because nothing came."""
+    pushes_unsupported: int = 0
+    """Pushes that were ended because no browser could show them."""
+    frames_unshown: int = 0
+    """Frames of pushes that came before a viewer could have begun with them."""
+    fragments_sent: int = 0
+    """Copies of fragments put into a viewer's outbox."""
+    fragments_dropped: int = 0
+    """Fragments not put into the outbox of a viewer that waits for a key frame."""
+    viewers_behind: int = 0
+    """How often a viewer did not keep up, and was left out until a key frame."""
+    viewers_slow: int = 0
+    """Viewers closed because they did not keep up for too long."""

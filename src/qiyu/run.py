@@ -48,8 +48,8 @@ async def serve(
     """Serve until `stops` yields; a second one cuts the good-byes short.
 
     `announce` is called with one line a listener once all of them are ready, and `task_status` with `host:port` by
-    `tcp`, `ws` and `http`. Raises `ConfigError` or `StartupError` before anything is served, and `Fenced` where another
-    server has taken this one's place.
+    `tcp`, `ws`, `http` and `rtmp`. Raises `ConfigError` or `StartupError` before anything is served, and `Fenced` where
+    another server has taken this one's place.
     """
     require_safe_secret(settings)
     secret, was_made = installation_secret(settings)

@@ -20,7 +20,7 @@ import pytest
 from raw_clients import HEADER, LOGIN, LOGOUT, body_of, frame
 
 QIYU = [sys.executable, "-m", "qiyu"]
-FREE_PORTS = {f"QIYU_{name}__PORT": "0" for name in ("TCP", "WS", "HTTP")}
+FREE_PORTS = {f"QIYU_{name}__PORT": "0" for name in ("TCP", "WS", "HTTP", "RTMP")}  # RTMP none
 PATIENCE_SECONDS = 30
 
 

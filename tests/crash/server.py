@@ -37,6 +37,7 @@ class ServerProcess:
         names = ("TCP", "WS", "HTTP")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("QIYU_")} | {
             **{f"QIYU_{name}__PORT": str(port) for name, port in zip(names, ports, strict=True)},
+            "QIYU_RTMP__PORT": "0",
             "QIYU_DATA__DIR": str(folder / "data"),
             "QIYU_DATABASE__URL": database_url,
             "QIYU_AUTH__SECRET": SECRET,

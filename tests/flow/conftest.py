@@ -25,7 +25,14 @@ def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[RunningServer]:
-        defaults = {"tcp__port": 0, "ws__port": 0, "http__port": 0, "data__dir": tmp_path, "auth__secret": SECRET}
+        defaults = {
+            "tcp__port": 0,
+            "ws__port": 0,
+            "http__port": 0,
+            "rtmp__port": 0,
+            "data__dir": tmp_path,
+            "auth__secret": SECRET,
+        }
         defaults |= {"living__require_open_room": "false", "living__events": "false"}
         defaults |= {
             "ack__retry_seconds": 60

@@ -15,9 +15,12 @@ from werkzeug.datastructures import Headers
 from qiyu.accounts.accounts import AccountRules, Accounts
 from qiyu.accounts.passwords import Passwords
 from qiyu.living.directory import RoomDirectory
+from qiyu.living.engines import Engines
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
 from qiyu.living.rooms import LivingRooms
+from qiyu.living.stream_keys import StreamKeys
+from qiyu.living.streams import StreamRules, Streams
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.routing.hub import Hub
@@ -87,12 +90,16 @@ class Site:
         directory = RoomDirectory(self.hub, events, require_open_room=True)
         self.tokens = Tokens("a secret for tests alone", 300)
         self.accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), rules)
+        self.streams = Streams(StreamRules(), metrics, lambda *_: None)
         self.context = WebContext(
             accounts=self.accounts,
             living_rooms=LivingRooms(database, directory),
             room_directory=directory,
             history=History(database, self.hub, history_ms),
             tokens=self.tokens,
+            stream_keys=StreamKeys("a secret for tests alone", 86_400),
+            streams=self.streams,
+            engine_pushes=Engines(self.streams),
             hub=self.hub,
             metrics=metrics,
             gauges={"sessions": lambda: len(self.hub)},
@@ -100,6 +107,7 @@ class Site:
             ping=lambda: database.read(lambda _connection: None),
             tcp_port=8085,
             ws_port=8086,
+            rtmp_port=1935,
         )
         self.context = replace(self.context, **fields)
         self.app = make_app(self.context)

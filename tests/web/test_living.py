@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from qiyu.storage.database import Database
 from qiyu.web.images import DEFAULT_AVATAR, DEFAULT_BACKGROUND
 from web.sites import Caller, Site, bearer
 
@@ -35,6 +36,7 @@ async def test_a_vip_goes_live(site: Site, how: str) -> None:
         "watchNum": 0,
         "goodNum": 0,
         "covertImg": "/ann.png",
+        "onAir": False,
     }
 
 
@@ -115,6 +117,10 @@ NO_ROOM = {
     "watcherAvatar": None,
     "defaultBgImg": DEFAULT_BACKGROUND,
     "pkObjId": None,
+    "pushUrl": None,
+    "streamKey": None,
+    "playUrl": None,
+    "onAir": False,
 }
 
 
@@ -138,6 +144,10 @@ async def test_the_room_as_a_watcher_sees_it(site: Site) -> None:
         "watcherAvatar": "/bob.png",
         "defaultBgImg": DEFAULT_BACKGROUND,
         "pkObjId": None,
+        "pushUrl": None,
+        "streamKey": None,
+        "playUrl": f"ws://live.example.com:8086/live/{room_id}",
+        "onAir": False,
     }
     assert site.database.queries == before + 2, "one for the session, one for the anchor"
 
@@ -155,6 +165,41 @@ async def test_the_room_as_its_anchor_sees_it(site: Site) -> None:
     )
     assert data["avatar"] == data["watcherAvatar"] == data["anchorImg"] == DEFAULT_AVATAR
     assert site.database.queries == before + 1
+    assert data["pushUrl"] == "rtmp://live.example.com:1935/live"
+    assert site.context.stream_keys.verify(data["streamKey"], site.now.unix_ms) == room_id
+
+
+async def test_the_list_and_the_room_say_who_is_on_air(site: Site) -> None:
+    ann = await site.user("ann", vip=True)
+    room_id = await go_live(ann)
+    site.streams.begin(room_id, lambda _reason: None, site.now)
+    assert [room["onAir"] for room in await listed(site)] == [True]
+    assert (await ann.post("/living/anchorConfig", json={"roomId": room_id})).data["onAir"] is True
+
+
+@pytest.mark.parametrize(
+    ("fields", "urls"),
+    [
+        ({"rtmp_port": 0}, (None, "ws://live.example.com:8086/live/{}")),
+        (
+            {"rtmp_public_url": "rtmps://push.example.com/live", "ws_public_url": "wss://chat.example.com"},
+            ("rtmps://push.example.com/live", "wss://chat.example.com/live/{}"),
+        ),
+        (
+            {"play_url": "https://cdn.example.com/{room}.m3u8"},
+            ("rtmp://live.example.com:1935/live", "https://cdn.example.com/{}.m3u8"),
+        ),
+    ],
+)
+async def test_where_the_picture_goes_is_for_the_settings_to_say(
+    database: Database, fields: dict[str, Any], urls: tuple[str | None, str]
+) -> None:
+    site = Site(database, **fields)
+    ann = await site.user("ann", vip=True)
+    room_id = await go_live(ann)
+    data = (await ann.post("/living/anchorConfig", json={"roomId": room_id})).data
+    assert (data["pushUrl"], data["playUrl"]) == (urls[0], urls[1].format(room_id))
+    assert (data["streamKey"] is None) == (urls[0] is None)
 
 
 async def test_there_is_no_such_room_or_nobody_is_logged_in(site: Site) -> None:

@@ -222,6 +222,43 @@ class LivingSettings(_Section):
     )
 
 
+class RtmpSettings(_Section):
+    host: types.Host = Field(default="127.0.0.1", description=_HOST)
+    port: types.Port = Field(default=1935, description="TCP port, 1 to 65535; 0 = no pictures come in here.")
+    public_url: types.RtmpUrl = Field(
+        default="",
+        description="rtmp:// or rtmps:// address that encoders are told to push to; empty = the host they asked.",
+    )
+
+
+class VideoSettings(_Section):
+    open: types.YesNo = Field(
+        default=False, description="Whether pictures may be watched by anybody; false wants a login first."
+    )
+    key_hours: types.KeyHours = Field(
+        default=24, description="Hours for which a stream key is good at least; it ends with its room in any case."
+    )
+    silent_seconds: types.Seconds = Field(
+        default=5, description="Seconds for which an encoder may send nothing; then its room is off air."
+    )
+    viewer_bytes: types.Window = Field(
+        default=1_048_576,
+        description="Bytes owed to a slow viewer above which it is left out until a key frame.",
+    )
+    gop_bytes: types.Window = Field(
+        default=4_194_304,
+        description="Bytes kept since the last key frame, so that who joins sees something at once.",
+    )
+    play_url: types.PlayUrl = Field(
+        default="",
+        description="Where pictures are watched if an engine or a CDN shows them, {room} for the room; empty = here.",
+    )
+    engines: types.Addresses = Field(
+        default=(),
+        description="Engines that may ask and tell by POST /media/…, as addresses or networks; [] = none.",
+    )
+
+
 class LogSettings(_Section):
     level: types.Level = Field(default="info", description="The least that is logged: debug, info, warning or error.")
     format: types.Format = Field(default="auto", description="human, json, or auto = human on a terminal, else json.")
@@ -254,6 +291,8 @@ class Settings(BaseModel):
     ack: AckSettings = AckSettings()
     limits: LimitsSettings = LimitsSettings()
     living: LivingSettings = LivingSettings()
+    rtmp: RtmpSettings = RtmpSettings()
+    video: VideoSettings = VideoSettings()
     log: LogSettings = LogSettings()
 
     _origins: _Origins = PrivateAttr(default_factory=_Origins)

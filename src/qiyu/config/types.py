@@ -116,8 +116,19 @@ Addresses = Annotated[
     AfterValidator(_check_addresses),
     Expected("a list of IP addresses or networks such as 10.0.0.0/8"),
 ]
+RtmpUrl = Annotated[
+    str,
+    Field(pattern=r"^$|^rtmps?://[^\s?#@]+$"),
+    Expected('rtmp://host:port/application or rtmps://host:port/application, or ""'),
+]
+PlayUrl = Annotated[
+    str,
+    Field(pattern=r"^$|^(wss?|https?)://[^\s#@]*\{room\}[^\s#@]*$"),
+    Expected('a ws, wss, http or https address with {room} in it, or ""'),
+]
 Days = Annotated[int, Field(ge=1, le=366), Expected("a whole number of days from 1 to 366")]
 KeptDays = Annotated[int, Field(ge=0, le=36_600), Expected("a whole number of days from 0 (for ever) to 36600")]
+KeyHours = Annotated[int, Field(ge=1, le=8784), Expected("a whole number of hours from 1 to 8784")]
 Hours = Annotated[int, Field(ge=24, le=8784), Expected("a whole number of hours from 24 to 8784")]
 Attempts = Annotated[int, Field(ge=1, le=10), Expected("a whole number from 1 to 10")]
 SameSite = Annotated[Literal["lax", "strict", "none"], Expected("lax, strict or none")]

@@ -12,8 +12,8 @@ from qiyu.drivers.poller import Poller
 from qiyu.drivers.retry import Retry
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Instant
+from qiyu.routing.endpoint import Endpoint
 from qiyu.routing.msgid import first_id
-from qiyu.routing.session import Session
 from qiyu.services.catch_up import Loaded
 from qiyu.services.replay import PAGE_MESSAGES
 from qiyu.services.rings import RING_MESSAGES
@@ -84,7 +84,7 @@ class MessageReader:
             self._resume(entries)
         return True
 
-    def _resume(self, entries: list[tuple[Session, Loaded]]) -> None:
+    def _resume(self, entries: list[tuple[Endpoint, Loaded]]) -> None:
         for session, loaded in entries:
             self._poller.run_for(session, partial(self._dispatcher.resume, session, loaded, self._clock()))
 

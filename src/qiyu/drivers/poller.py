@@ -12,6 +12,8 @@ Rules that keep it right:
   All of it within about a second (the clock ticks four times in one), whatever the peer does.
 - A peer that has shut its side is watched for writing and for errors only: it would be readable for ever. It is closed
   when its endpoint has ended and all is sent.
+- What may wait a moment (`Outbox.is_bulk`: the picture) is sent after everything else, for a limited part of a turn;
+  the rest of it comes after what others have had to say meanwhile.
 - An error in handling one connection's bytes is logged with its endpoint and closes that connection, no other.
 """
 
@@ -42,6 +44,7 @@ BUSY_SECONDS: Final = 0.005  # how long turns may follow each other before other
 # How much one turn does at most, so that a room of thousands does not keep everybody else waiting: about 20 ms each.
 DELIVERIES_A_TURN: Final = 20_000
 FLUSHES_A_TURN: Final = 5_000
+BULK_SECONDS: Final = 0.002  # for what may wait
 LONG_TURN_SECONDS: Final = 0.05
 
 
@@ -61,6 +64,7 @@ class Poller:
         self._connections: dict[int, PlainConnection] = {}
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._dirty: list[Outbox] = []
+        self._bulk: deque[Outbox] = deque()
         self._left: list[tuple[int, int]] = []  # events that one turn had no time for
         self._closing: list[PlainConnection] = []
         self._ending: deque[PlainConnection] = deque()  # endpoints have ended; by deadline
@@ -118,13 +122,17 @@ class Poller:
         self._close_now()
 
     def _wake(self, outbox: Outbox) -> None:
-        self._dirty.append(outbox)
+        if not outbox.is_bulk:
+            self._dirty.append(outbox)
+        elif not outbox.is_due:
+            outbox.is_due = True
+            self._bulk.append(outbox)
         if self._asleep:
             self._asleep = False
             self._alarm.ring()
 
     async def _sleep(self) -> None:
-        if self._dirty or self._left:
+        if self._dirty or self._left or self._bulk:
             await trio.lowlevel.checkpoint()
             return
         self._asleep = True
@@ -137,7 +145,7 @@ class Poller:
         begun = until = 0.0
         while True:
             events = self._left or self._source.poll()
-            if not events and not self._dirty:
+            if not events and not self._dirty and not self._bulk:
                 break
             now = self._clock()
             if until:
@@ -172,16 +180,38 @@ class Poller:
                 self._alarm.clear()  # nothing else is watched
                 continue
             if event & WRITE:
-                self._flush(connection, now)
+                self._writable(connection, now)
             if event != WRITE:
                 self._read(connection, now)
         if self._dirty:
-            dirty, self._dirty = self._dirty[:FLUSHES_A_TURN], self._dirty[FLUSHES_A_TURN:]
-            for outbox in dirty:
-                if outbox.owner is not None:
-                    self._flush(outbox.owner, now)
+            self._flush_dirty(now)
+        if self._bulk:
+            self._flush_bulk(now)
         if self._closing:
             self._close_now()
+
+    def _writable(self, connection: PlainConnection, now: Instant) -> None:
+        if connection.outbox.is_bulk:
+            self._wake(connection.outbox)
+        else:
+            self._flush(connection, now)
+
+    def _flush_dirty(self, now: Instant) -> None:
+        dirty, self._dirty = self._dirty[:FLUSHES_A_TURN], self._dirty[FLUSHES_A_TURN:]
+        for outbox in dirty:
+            if outbox.owner is not None:
+                self._flush(outbox.owner, now)
+
+    def _flush_bulk(self, now: Instant) -> None:
+        until = self._clock().monotonic + BULK_SECONDS
+        bulk = self._bulk
+        for _ in range(len(bulk)):
+            outbox = bulk.popleft()
+            outbox.is_due = False
+            if outbox.owner is not None:
+                self._flush(outbox.owner, now)
+            if self._clock().monotonic >= until:
+                return
 
     def _read(self, connection: PlainConnection, now: Instant) -> None:
         if connection.closing:
@@ -239,7 +269,7 @@ class Poller:
             return
         self._wait_to_write(connection, False)
         if outbox.size:
-            self._dirty.append(outbox)  # one call a turn: the rest has its turn after everybody else's
+            self._wake(outbox)  # one call a turn: the rest has its turn after everybody else's
             return
         outbox.is_awake = False
         if outbox.finished:

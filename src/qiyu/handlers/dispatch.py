@@ -108,13 +108,17 @@ class Dispatcher:
     def sweep(self, now: Instant) -> None:
         """About once a second: what is due by the clock."""
         self.node.sessions.sweep(now)
+        self.node.publishers.sweep(now)
+        self.node.viewers.sweep(now)
+        self.node.streams.sweep(now)
         self.node.departures.sweep(now)
         self.node.room_events.tick()
         self.node.rings.sweep()
 
     def drain(self, retry_after_ms: Callable[[], int]) -> None:
         """This instance stops: every session is told when to come back."""
-        self.node.sessions.end_all(EndReason.DRAIN, retry_after_ms)
+        for owner in (self.node.sessions, self.node.publishers, self.node.viewers):
+            owner.end_all(EndReason.DRAIN, retry_after_ms)
 
     def lose(self, retry_after_ms: Callable[[], int]) -> None:
         """This instance is one no more: every session is told to come back, to another."""

@@ -12,10 +12,20 @@ from qiyu.protocol.bodies import checked_id, decode_login
 from qiyu.protocol.packet import Buffer, MsgCode
 from qiyu.routing.session import Session
 from qiyu.services.node import Node
+from qiyu.services.tokens import Identity
 
 
 def login(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     """Log in and answer, or refuse the connection."""
+    identity, data = identify(node, body, now)
+    node.sessions.log_in(session, identity)
+    session.answer(MsgCode.LOGIN)
+    if data:
+        enter_at_login(node, session, data, now)
+
+
+def identify(node: Node, body: Buffer, now: Instant) -> tuple[Identity, str | None]:
+    """Who the packet's token lets in, and its `data`. Raises `ProtocolViolation`."""
     try:
         packet = decode_login(body)
         user_id = checked_id("userId", packet.user_id)
@@ -27,10 +37,7 @@ def login(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     except Refused as exc:
         node.metrics.logins_refused += 1
         raise ProtocolViolation(f"login: {exc.reason}") from None
-    node.sessions.log_in(session, identity)
-    session.answer(MsgCode.LOGIN)
-    if packet.data:
-        enter_at_login(node, session, packet.data, now)
+    return identity, packet.data
 
 
 def login_again(_node: Node, _session: Session, _body: Buffer, _now: Instant) -> None:

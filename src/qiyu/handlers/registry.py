@@ -16,16 +16,20 @@ from qiyu.handlers.biz import biz
 from qiyu.handlers.heartbeat import heartbeat
 from qiyu.handlers.login import login, login_again
 from qiyu.handlers.logout import logout
+from qiyu.handlers.publish import media, publish, unpublish
 from qiyu.handlers.room import room
+from qiyu.handlers.watch import hear, watch_login
 from qiyu.handlers.ws_handshake import ws_handshake
 from qiyu.model import Instant
 from qiyu.protocol.packet import Buffer, MsgCode
+from qiyu.protocol.rtmp import RtmpCode, RtmpLimits, RtmpWire
 from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.endpoint import Door, State
 from qiyu.routing.session import Session
 from qiyu.services.node import Node
 from qiyu.services.sessions import ClientStates
+from qiyu.services.viewers import ViewerStates
 
 ClientHandler: TypeAlias = Callable[[Node, Session, Buffer, Instant], None]
 """A `Handler` of clients' packets."""
@@ -55,6 +59,23 @@ LOGGED_IN: Final = State("active", _OF_CLIENTS, _unknown, acknowledge)
 
 CLIENT_STATES: Final = ClientStates(NOT_LOGGED_IN, LOGGED_IN)
 
+VIEWER_STATES: Final = ViewerStates(
+    not_logged_in=State("viewer, not logged in", {MsgCode.LOGIN: watch_login}, _login_first),
+    watching=State("watching", dict.fromkeys(_OF_CLIENTS, hear), _unknown),
+)
+
+PUBLISHER: Final = State(
+    "publisher",
+    {
+        RtmpCode.PUBLISH: publish,
+        RtmpCode.UNPUBLISH: unpublish,
+        RtmpCode.AUDIO: partial(media, RtmpCode.AUDIO),
+        RtmpCode.VIDEO: partial(media, RtmpCode.VIDEO),
+        RtmpCode.DATA: partial(media, RtmpCode.DATA),
+    },
+    lambda code: ProtocolViolation(f"code {code}: an encoder sends none such"),
+)
+
 
 def tcp_door(node: Node, body_bytes: int) -> Door:
     """For clients on the TCP port; `body_bytes` of one packet at most, 0 for any number."""
@@ -64,3 +85,8 @@ def tcp_door(node: Node, body_bytes: int) -> Door:
 def ws_door(node: Node, body_bytes: int) -> Door:
     """For clients on the WebSocket port."""
     return Door(partial(WebSocketWire, body_bytes), node.sessions, UPGRADING)
+
+
+def rtmp_door(node: Node, limits: RtmpLimits) -> Door:
+    """For encoders."""
+    return Door(partial(RtmpWire, limits), node.publishers, PUBLISHER)

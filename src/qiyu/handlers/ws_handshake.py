@@ -1,4 +1,4 @@
-"""1000 WS_HANDSHAKE: the WebSocket upgrade, whose path may be a login (docs/protocol.md, Logging in)."""
+"""1000 WS_HANDSHAKE: the WebSocket upgrade, whose path may be a login, or name a picture (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from qiyu.errors import BadToken, ErrorCode, ProtocolViolation, Refused, WsClose
 from qiyu.handlers.room import enter_at_login
+from qiyu.handlers.watch import watch, watched_room
 from qiyu.model import Instant
 from qiyu.protocol.bodies import RoomData, encode_json
 from qiyu.protocol.handshake import LoginTarget, UpgradeRequest, parse_target
@@ -44,6 +45,14 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
             session.outbox.push(wire.accept())
             node.sessions.upgraded(session)
             return
+        room_id = _watched(wire.upgrade)
+        if room_id is not None:
+            session.outbox.push(wire.accept())
+            node.sessions.let_go(session)
+            node.viewers.adopt(session, room_id, now)
+            if node.viewers.need_no_login:
+                watch(node, session, now)
+            return
         target = _read_target(wire.upgrade)
         identity = _identify(node, target, now)
     except Rejected as rejected:
@@ -65,6 +74,13 @@ def _check_origin(upgrade: UpgradeRequest, allowed: frozenset[str]) -> None:
         return
     if allowed or not _OF_THIS_MACHINE.fullmatch(origin):
         raise Rejected(FORBIDDEN, "Origin is not among [ws] allowed_origins")
+
+
+def _watched(upgrade: UpgradeRequest) -> int | None:
+    try:
+        return watched_room(upgrade.target)
+    except ProtocolViolation as exc:
+        raise Rejected(BAD_REQUEST, exc.reason) from None
 
 
 def _read_target(upgrade: UpgradeRequest) -> LoginTarget:

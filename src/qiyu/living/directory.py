@@ -47,6 +47,10 @@ class RoomDirectory:
         self._anchors_seen: dict[int, float] = {}  # room number to when its anchor was last connected (monotonic)
         self.is_anchor_here: Callable[[int], bool] = lambda anchor_id: hub.find(APP_ID, anchor_id) is not None
         """Whether the anchor is connected, or live in another way; to be replaced by whoever knows of more ways."""
+        self.is_on_air: Callable[[int], bool] = lambda _room_id: False
+        """Whether a picture is pushed for the room: then its anchor is not away."""
+        self.on_close: list[Callable[[int], None]] = []
+        """Each is called with the number of a room that is open no more."""
         self.generation = 0
         """How many starts and closes there were here: what was read before the last one is out of date."""
 
@@ -112,8 +116,7 @@ class RoomDirectory:
         rooms = [room for rooms in self._lists.values() for room in rooms]
         seen = self._anchors_seen
         self._anchors_seen = {
-            room.id: now.monotonic if self.is_anchor_here(room.anchor_id) else seen.get(room.id, now.monotonic)
-            for room in rooms
+            room.id: now.monotonic if self._is_attended(room) else seen.get(room.id, now.monotonic) for room in rooms
         }
         return [room for room in rooms if now.monotonic - self._anchors_seen[room.id] >= seconds]
 
@@ -165,7 +168,12 @@ class RoomDirectory:
         self.remember(room.id, None, now)
         self.dissolve(room.id)
 
+    def _is_attended(self, room: LivingRoom) -> bool:
+        return self.is_anchor_here(room.anchor_id) or self.is_on_air(room.id)
+
     def dissolve(self, room_id: int) -> None:
         """The room is no more: its members are told, and are in no room."""
         self._events.closed(APP_ID, room_id)
         self._hub.empty(APP_ID, room_id)
+        for tell in self.on_close:
+            tell(room_id)

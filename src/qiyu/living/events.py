@@ -37,7 +37,7 @@ class RoomEvents:
     """The events of all rooms here, and what is counted of them.
 
     `deliveries` bounds the enter and leave events of a room in a second; without `send_events`, members are
-    told of nothing but that a room was closed.
+    told of nothing but that a room was closed, and of its picture.
     """
 
     def __init__(self, hub: Hub, router: Router, *, deliveries: int, send_events: bool) -> None:
@@ -105,6 +105,18 @@ class RoomEvents:
         self._spent.pop(room, None)
         event = RoomEvent(room_id=room_id, event="closed", online=0, good_num=likes)
         self._router.to_room(room, self._publication(room, event, Kind.KEPT))
+
+    def picture(self, app_id: int, room_id: int, is_on: bool) -> None:
+        """The room's picture is on air from here on, or no longer."""
+        room = self._hub.find_room(app_id, room_id)
+        if room is not None:
+            event = RoomEvent(
+                room_id=room_id,
+                event="onAir" if is_on else "offAir",
+                online=len(room.members),
+                good_num=self._good(room),
+            )
+            self._router.to_room(room, self._publication(room, event))
 
     def tick(self) -> None:
         """Once a second: tell each room in which something changed how it stands."""

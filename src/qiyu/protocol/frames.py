@@ -195,6 +195,21 @@ def header(first: int, length: int) -> bytes:
     return bytes((first, _LENGTH_64)) + length.to_bytes(8)
 
 
+def text_message(text: bytes) -> bytes:
+    """A message of UTF-8 text, in one frame."""
+    return header(FINAL_TEXT, len(text)) + text
+
+
+def binary_message(data: bytes) -> bytes:
+    """A message of bytes, in one frame."""
+    return header(FINAL_BINARY, len(data)) + data
+
+
+def ping() -> bytes:
+    """A ping, which the peer is to answer."""
+    return _control_frame(_PING, b"")
+
+
 def pong(payload: bytes | bytearray) -> bytes:
     """The answer to a ping with this payload."""
     return _control_frame(_PONG, payload)

@@ -78,6 +78,8 @@ class Outbox:
         "gap",
         "hard",
         "is_awake",
+        "is_bulk",
+        "is_due",
         "overflowed",
         "owner",
         "parts",
@@ -98,6 +100,10 @@ class Outbox:
         """Bytes waiting."""
         self.is_awake = False
         """The driver knows of it: it is on the driver's list, or waits for the socket to become writable."""
+        self.is_bulk = False
+        """What is in it may wait for a moment, so that what is in others need not: a picture, not a message."""
+        self.is_due = False
+        """The driver has it on its list of those that may wait."""
         self.finished = False
         """Nothing more will be pushed; once it is empty the connection closes."""
         self.overflowed = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from qiyu.routing.session import Session
+from qiyu.routing.endpoint import Endpoint
 
 WAITING_SESSIONS: Final = 10_000
 """The most sessions that wait for one kind of answer; further ones are told to try again."""
@@ -17,7 +17,7 @@ WAITING_SESSIONS: Final = 10_000
 K = TypeVar("K", bound=Hashable)
 A = TypeVar("A")
 
-Entries: TypeAlias = list[tuple[Session, A]]
+Entries: TypeAlias = list[tuple[Endpoint, A]]
 """Who waits, in the order they came, and what is to be called for each once the answer is there."""
 
 
@@ -37,7 +37,7 @@ class LookUps(Generic[K, A]):
         """Sessions that wait."""
         return self._sessions
 
-    def add(self, key: K, session: Session, then: A) -> bool:
+    def add(self, key: K, session: Endpoint, then: A) -> bool:
         """Have `then` called for the session once `key` has been looked up; False if too many wait."""
         if self._sessions >= WAITING_SESSIONS:
             return False

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
+from qiyu.living.stream_keys import StreamKeys
+from qiyu.living.streams import Streams
 from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
@@ -16,11 +18,13 @@ from qiyu.services.chat import Chat
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
+from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
 from qiyu.services.sessions import Sessions
 from qiyu.services.tokens import Tokens
+from qiyu.services.viewers import Viewers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,10 @@ class Node:
     room_directory: RoomDirectory
     room_events: RoomEvents
     tokens: Tokens
+    stream_keys: StreamKeys
+    streams: Streams
+    publishers: Publishers
+    viewers: Viewers
     metrics: Metrics
     allowed_origins: frozenset[str]
     """Web origins whose pages may open a WebSocket; `*` for any, empty for pages of this machine only."""

@@ -76,6 +76,10 @@ class Sessions:
         """It may speak packets now, and its LOGIN is still to come; the time for that runs on."""
         session.state = self._states.not_logged_in
 
+    def let_go(self, session: Session) -> None:
+        """It has not logged in, and is somebody else's from here on."""
+        del self._not_logged_in[session]
+
     def log_in(self, session: Session, identity: Identity) -> None:
         """The session is `identity` from here on; whichever session was, ends as `replaced`."""
         del self._not_logged_in[session]

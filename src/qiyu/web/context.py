@@ -12,8 +12,11 @@ from quart import current_app
 if TYPE_CHECKING:
     from qiyu.accounts.accounts import Accounts
     from qiyu.living.directory import RoomDirectory
+    from qiyu.living.engines import Engines
     from qiyu.living.history import History
     from qiyu.living.rooms import LivingRooms
+    from qiyu.living.stream_keys import StreamKeys
+    from qiyu.living.streams import Streams
     from qiyu.metrics import Metrics
     from qiyu.model import Instant
     from qiyu.routing.hub import Hub
@@ -33,6 +36,9 @@ class WebContext:
     room_directory: RoomDirectory
     history: History
     tokens: Tokens
+    stream_keys: StreamKeys
+    streams: Streams
+    engine_pushes: Engines
     hub: Hub
     metrics: Metrics
     gauges: Mapping[str, Callable[[], int]]
@@ -46,6 +52,16 @@ class WebContext:
     """`host:port` for clients; empty: the host that the call came to, with `tcp_port`."""
     ws_public_url: str = ""
     """With its scheme, such as wss://live.example.com; empty: the host that the call came to, with `ws_port`."""
+    rtmp_port: int = 0
+    """0 where no pictures come in here."""
+    rtmp_public_url: str = ""
+    """What encoders are told to push to; empty: the host that the call came to, with `rtmp_port`."""
+    play_url: str = ""
+    """Where an engine or a CDN shows pictures, with {room} for the room; empty: the WebSocket port."""
+    are_pictures_open: bool = False
+    """Whether they may be watched without a login."""
+    engines: tuple[Network, ...] = ()
+    """Who may call /media."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose pages may make calls here, with their cookies; `*` for any page, without."""
     trusted_proxies: tuple[Network, ...] = ()

@@ -12,6 +12,7 @@ from qiyu.web.context import context
 from qiyu.web.images import DEFAULT_AVATAR, DEFAULT_BACKGROUND
 from qiyu.web.params import Image, Page, PageSize, Params, RoomId, RoomName, RoomType
 from qiyu.web.responses import ResponseData
+from qiyu.web.video import play_url, push_url, stream_key
 
 if TYPE_CHECKING:
     from qiyu.storage.living_rooms import LivingRoom
@@ -52,7 +53,8 @@ class Started(ResponseData):
 class AnchorConfig(ResponseData):
     """A room as its page needs it; `roomId` is -1 where there is none, or nobody is logged in.
 
-    `isAnchor` and `anchor` are the same. `userId`, `nickName` and the watcher's fields are about the caller.
+    `isAnchor` and `anchor` are the same. `pushUrl` and `streamKey` are for the anchor alone; `userId`, `nickName` and
+    the watcher's fields are about the caller.
     """
 
     room_id: int = NO_ROOM
@@ -69,6 +71,10 @@ class AnchorConfig(ResponseData):
     watcher_avatar: str | None = None
     default_bg_img: str = DEFAULT_BACKGROUND
     pk_obj_id: int | None = None
+    push_url: str | None = None
+    stream_key: str | None = None
+    play_url: str | None = None
+    on_air: bool = False
 
 
 class ListedRoom(ResponseData):
@@ -80,6 +86,7 @@ class ListedRoom(ResponseData):
     watch_num: int
     good_num: int
     covert_img: str
+    on_air: bool
 
 
 class Listed(ResponseData):
@@ -129,9 +136,10 @@ async def anchor_config(asked: OneRoom, caller: Caller) -> AnchorConfig:
 
 
 async def _about_room(caller: Caller, room: LivingRoom, watcher: User) -> dict[str, object]:
+    ctx = caller.context
     is_anchor = room.anchor_id == watcher.id
     # Who watches is known from the session, so one query is enough for the two of them.
-    anchor = watcher if is_anchor else (await caller.context.accounts.batch([room.anchor_id])).get(room.anchor_id)
+    anchor = watcher if is_anchor else (await ctx.accounts.batch([room.anchor_id])).get(room.anchor_id)
     return {
         "room_id": room.id,
         "anchor_id": room.anchor_id,
@@ -141,6 +149,10 @@ async def _about_room(caller: Caller, room: LivingRoom, watcher: User) -> dict[s
         "anchor_nick_name": anchor.nick_name if anchor else None,
         "anchor_img": room.covert_img or DEFAULT_AVATAR,
         "avatar": (anchor.avatar if anchor else "") or DEFAULT_AVATAR,
+        "push_url": push_url(ctx) if is_anchor else None,
+        "stream_key": stream_key(ctx, room.id) if is_anchor else None,
+        "play_url": play_url(ctx, room.id),
+        "on_air": ctx.streams.is_on_air(room.id),
     }
 
 
@@ -148,11 +160,12 @@ async def _about_room(caller: Caller, room: LivingRoom, watcher: User) -> dict[s
 @anyone(PageOfRooms, Listed)
 async def list_rooms(asked: PageOfRooms, caller: Caller) -> Listed:
     """The rooms of one type that are live, the newest first."""
-    rooms, has_next = caller.context.room_directory.page(asked.type, asked.page, asked.page_size)
-    return Listed(list=[_listed(room) for room in rooms], has_next=has_next)
+    ctx = caller.context
+    rooms, has_next = ctx.room_directory.page(asked.type, asked.page, asked.page_size)
+    return Listed(list=[_listed(room, ctx.streams.is_on_air(room.id)) for room in rooms], has_next=has_next)
 
 
-def _listed(room: LivingRoom) -> ListedRoom:
+def _listed(room: LivingRoom, on_air: bool) -> ListedRoom:
     return ListedRoom(
         id=room.id,
         room_name=room.room_name,
@@ -160,4 +173,5 @@ def _listed(room: LivingRoom) -> ListedRoom:
         watch_num=room.watch_num,
         good_num=room.good_num,
         covert_img=room.covert_img or DEFAULT_AVATAR,
+        on_air=on_air,
     )
