@@ -31,6 +31,8 @@ from qiyu.living.directory import RoomDirectory
 from qiyu.living.engines import Engines
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
+from qiyu.living.moderation import Moderation
+from qiyu.living.restrictions import Restrictions
 from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
@@ -83,6 +85,7 @@ class App:
     writer: MessageWriter
     prune: Callable[[], Awaitable[None]]
     living_rooms: LivingRooms
+    moderation: Moderation
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
     """By `tcp`, `ws`, `http` and, where pictures come in, `rtmp`."""
@@ -103,6 +106,7 @@ def build_app(
 ) -> App:
     """Everything around the core; `sockets` are those of `bind_all`."""
     dispatcher = Dispatcher(node)
+    moderation = Moderation(database, node.restrictions)
     poller = Poller(dispatcher, best_source(), read_clock)
     reader = MessageReader(dispatcher, poller, database, _history_ms(settings), read_clock)
     pruner = MessagePruner(
@@ -127,7 +131,8 @@ def build_app(
         writer=writer,
         prune=pruner.run,
         living_rooms=living_rooms,
-        web=make_app(_web_context(settings, node, database, living_rooms, sockets, trusted)),
+        moderation=moderation,
+        web=make_app(_web_context(settings, node, database, living_rooms, moderation, sockets, trusted)),
         sockets=sockets,
         listeners=list(_listeners(settings, sockets, poller, node)),
         anchor_away_seconds=settings.living.anchor_away_seconds,
@@ -156,7 +161,8 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     rules = SessionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
     living = settings.living
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
-    directory = RoomDirectory(hub, events, require_open_room=living.require_open_room)
+    restrictions = Restrictions(events)
+    directory = RoomDirectory(hub, events, restrictions, require_open_room=living.require_open_room)
     sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics)
     catch_up = CatchUp(rings, delivery, queue, msg_ids, outboxes.limits, metrics)
     streams = Streams(_stream_rules(settings), metrics, partial(events.picture, APP_ID))
@@ -175,16 +181,17 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         outboxes=outboxes,
         sessions=sessions,
         departures=Departures(),
-        chat=Chat(queue, rings, msg_ids, limits.content_chars, metrics),
+        chat=Chat(queue, rings, msg_ids, restrictions, limits.content_chars, metrics),
         message_queue=queue,
         acks=Acks(in_flight, queue, replays, metrics),
         replays=replays,
         catch_up=catch_up,
-        entering=Entering(sessions, directory, catch_up),
+        entering=Entering(sessions, directory, restrictions, catch_up),
         rings=rings,
         redelivery=redelivery,
         room_directory=directory,
         room_events=events,
+        restrictions=restrictions,
         tokens=Tokens(secret, settings.auth.token_seconds),
         stream_keys=StreamKeys(secret, settings.video.key_hours * HOUR_SECONDS),
         streams=streams,
@@ -200,6 +207,7 @@ def _web_context(
     node: Node,
     database: Database,
     living_rooms: LivingRooms,
+    moderation: Moderation,
     sockets: dict[str, list[socket.socket]],
     trusted: TrustedClock,
 ) -> WebContext:
@@ -210,6 +218,8 @@ def _web_context(
         ),
         living_rooms=living_rooms,
         room_directory=node.room_directory,
+        restrictions=node.restrictions,
+        moderation=moderation,
         history=History(database, node.hub, _history_ms(settings)),
         tokens=node.tokens,
         hub=node.hub,

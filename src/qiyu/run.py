@@ -19,7 +19,7 @@ from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.instance import claim_instance, release_instance, watch_instance
 from qiyu.drivers.listener import address_of
-from qiyu.drivers.living import run_living_rooms, store_last_counts
+from qiyu.drivers.living import run_living_rooms, run_moderation, store_last_counts
 from qiyu.errors import Fenced
 from qiyu.living.rooms import LivingRooms
 from qiyu.routing.msgid import time_of
@@ -98,7 +98,9 @@ async def _build(
     now = read_clock()
     await living_rooms.refresh(now)
     trusted = TrustedClock(now, time_of(largest) if largest else 0)
-    return build_app(settings, node, database, living_rooms, sockets, trusted)
+    app = build_app(settings, node, database, living_rooms, sockets, trusted)
+    await app.moderation.refresh(now)
+    return app
 
 
 async def _run(
@@ -127,6 +129,7 @@ async def _run(
         nursery.start_soon(app.prune)
         rooms = (app.living_rooms, app.dispatcher, app.poller, read_clock, app.anchor_away_seconds)
         nursery.start_soon(run_living_rooms, *rooms)
+        nursery.start_soon(run_moderation, app.moderation, read_clock)
         http_ended = trio.Event()
 
         async def run_web(task_status: trio.TaskStatus[object]) -> None:

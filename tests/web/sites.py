@@ -18,6 +18,8 @@ from qiyu.living.directory import RoomDirectory
 from qiyu.living.engines import Engines
 from qiyu.living.events import RoomEvents
 from qiyu.living.history import History
+from qiyu.living.moderation import Moderation
+from qiyu.living.restrictions import Restrictions
 from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
@@ -87,7 +89,8 @@ class Site:
         self.hub = Hub(in_flight)
         router = Router(Outboxes(OutboxLimits(2**20, 2**22)), in_flight, metrics)
         events = RoomEvents(self.hub, router, deliveries=0, send_events=False)
-        directory = RoomDirectory(self.hub, events, require_open_room=True)
+        restrictions = Restrictions(events)
+        directory = RoomDirectory(self.hub, events, restrictions, require_open_room=True)
         self.tokens = Tokens("a secret for tests alone", 300)
         self.accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), rules)
         self.streams = Streams(StreamRules(), metrics, lambda *_: None)
@@ -95,6 +98,8 @@ class Site:
             accounts=self.accounts,
             living_rooms=LivingRooms(database, directory),
             room_directory=directory,
+            restrictions=restrictions,
+            moderation=Moderation(database, restrictions),
             history=History(database, self.hub, history_ms),
             tokens=self.tokens,
             stream_keys=StreamKeys("a secret for tests alone", 86_400),

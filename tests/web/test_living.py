@@ -27,12 +27,17 @@ async def listed(site: Site, **fields: Any) -> list[dict[str, Any]]:
 async def test_a_vip_goes_live(site: Site, how: str) -> None:
     ann = await site.user(vip=True, avatar="/ann.png")
     answer = await ann.post("/living/startingLiving", **{how: {"type": 2}})
+    [just_opened] = await listed(site, type=2)
+    assert just_opened["anchorNickName"] is None
+    await site.context.living_rooms.refresh(site.now)
     [room] = await listed(site, type=2)
     assert answer.data == {"roomId": room["id"]}
     assert room == {
         "id": answer.data["roomId"],
         "roomName": f"主播-{ann.user_id}的直播间",
         "anchorId": ann.user_id,
+        "anchorNickName": "ann",
+        "anchorAvatar": "/ann.png",
         "watchNum": 0,
         "goodNum": 0,
         "covertImg": "/ann.png",

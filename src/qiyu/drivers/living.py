@@ -16,6 +16,7 @@ from qiyu.drivers.poller import Poller
 from qiyu.drivers.trouble import Trouble
 from qiyu.errors import DatabaseUnavailable
 from qiyu.handlers.dispatch import Dispatcher
+from qiyu.living.moderation import Moderation
 from qiyu.living.rooms import LivingRooms
 from qiyu.model import Instant
 
@@ -48,6 +49,11 @@ async def run_living_rooms(
         nursery.start_soon(_answer_lookups, living_rooms, dispatcher, poller, clock)
         nursery.start_soon(_every, REFRESH_SECONDS, "read living rooms", refresh)
         nursery.start_soon(_every, STORE_SECONDS, "write the counts of living rooms", store_counts)
+
+
+async def run_moderation(moderation: Moderation, clock: Callable[[], Instant]) -> None:
+    """Read, each second, whom anchors have muted and removed of late; run until cancelled."""
+    await _every(REFRESH_SECONDS, "read who is muted", lambda: moderation.refresh(clock()))
 
 
 async def store_last_counts(living_rooms: LivingRooms, now: Instant) -> None:

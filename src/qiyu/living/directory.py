@@ -15,10 +15,12 @@ from enum import Enum
 from typing import Final
 
 from qiyu.living.events import RoomEvents
+from qiyu.living.restrictions import Restrictions
 from qiyu.model import Instant
 from qiyu.protocol.packet import APP_ID
 from qiyu.routing.hub import Hub
 from qiyu.storage.living_rooms import LivingRoom, RoomCounts
+from qiyu.storage.users import User
 
 CACHED_SECONDS: Final = 30 * 60.0
 ABSENT_SECONDS: Final = 60.0
@@ -38,9 +40,10 @@ class RoomType(Enum):
 class RoomDirectory:
     """The living rooms of app 10001. With `require_open_room` false any room of any app may be entered."""
 
-    def __init__(self, hub: Hub, events: RoomEvents, *, require_open_room: bool) -> None:
+    def __init__(self, hub: Hub, events: RoomEvents, restrictions: Restrictions, *, require_open_room: bool) -> None:
         self._hub = hub
         self._events = events
+        self._restrictions = restrictions
         self._require_open_room = require_open_room
         self._cache: dict[int, tuple[LivingRoom | None, float]] = {}  # to the room, and when that is forgotten
         self._lists: dict[int, list[LivingRoom]] = {type_.value: [] for type_ in RoomType}
@@ -51,6 +54,8 @@ class RoomDirectory:
         """Whether a picture is pushed for the room: then its anchor is not away."""
         self.on_close: list[Callable[[int], None]] = []
         """Each is called with the number of a room that is open no more."""
+        self.anchors: dict[int, User] = {}
+        """The accounts of the anchors of listed rooms, by id; that of a new one comes within a second."""
         self.generation = 0
         """How many starts and closes there were here: what was read before the last one is out of date."""
 
@@ -141,6 +146,12 @@ class RoomDirectory:
         for room in rooms:
             self.remember(room.id, room, now)
 
+    def unknown_anchors(self) -> set[int]:
+        """The anchors of listed rooms whose accounts are to be read; the others, who are listed no more, are gone."""
+        wanted = {room.anchor_id for rooms in self._lists.values() for room in rooms}
+        self.anchors = {user_id: self.anchors[user_id] for user_id in wanted & self.anchors.keys()}
+        return wanted - self.anchors.keys()
+
     def remember(self, room_id: int, room: LivingRoom | None, now: Instant) -> None:
         """There is this open room, or there is none of that number."""
         self._cache.pop(room_id, None)  # so that the oldest stand first
@@ -166,6 +177,7 @@ class RoomDirectory:
     def _forget_room(self, room: LivingRoom, now: Instant) -> None:
         self._lists[room.type] = [listed for listed in self._lists[room.type] if listed.id != room.id]
         self.remember(room.id, None, now)
+        self._restrictions.forget(room.id)
         self.dissolve(room.id)
 
     def _is_attended(self, room: LivingRoom) -> bool:

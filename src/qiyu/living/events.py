@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qiyu.protocol.bodies import RoomEvent, encode_json
-from qiyu.protocol.packet import BizCode
+from qiyu.protocol.packet import APP_ID, BizCode
 from qiyu.routing.hub import Hub
 from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.router import Router
@@ -37,7 +37,7 @@ class RoomEvents:
     """The events of all rooms here, and what is counted of them.
 
     `deliveries` bounds the enter and leave events of a room in a second; without `send_events`, members are
-    told of nothing but that a room was closed, and of its picture.
+    told of nothing but that a room was closed, of its picture, and of what its anchor did about somebody.
     """
 
     def __init__(self, hub: Hub, router: Router, *, deliveries: int, send_events: bool) -> None:
@@ -117,6 +117,25 @@ class RoomEvents:
                 good_num=self._good(room),
             )
             self._router.to_room(room, self._publication(room, event))
+
+    def moderated(self, room_id: int, user_id: int, event: str) -> None:
+        """A user of app 10001 was `muted`, `unmuted` or `removed`: the members are told, and who is removed is out."""
+        room = self._hub.find_room(APP_ID, room_id)
+        if room is None:
+            return
+        session = self._hub.find(APP_ID, user_id)
+        data = RoomEvent(
+            room_id=room_id,
+            event=event,
+            user_id=user_id,
+            sender_name=session.nickname if session is not None else "",
+            online=len(room.members),
+            good_num=self._good(room),
+        )
+        self._router.to_room(room, self._publication(room, data, Kind.KEPT))
+        if event == "removed" and session is not None and session.room is room:
+            self._hub.leave(session)
+            self.left(session, room)
 
     def tick(self) -> None:
         """Once a second: tell each room in which something changed how it stands."""

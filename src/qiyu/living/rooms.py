@@ -25,7 +25,7 @@ from qiyu.storage.living_rooms import (
     start_room,
     update_counts,
 )
-from qiyu.storage.users import User
+from qiyu.storage.users import User, find_users
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +113,9 @@ class LivingRooms:
             return  # the next one is a second away
         for type_, rooms in lists.items():
             self._directory.listed(type_, rooms, now)
+        unknown = self._directory.unknown_anchors()
+        if unknown:
+            self._directory.anchors |= await self._database.read(find_users, unknown)
 
     async def store_counts(self, now: Instant) -> None:
         """Write the counts of the rooms in which something changed."""

@@ -7,6 +7,7 @@ built anew from the fields that are known.
 from __future__ import annotations
 
 from qiyu.errors import ErrorCode, Refused
+from qiyu.living.restrictions import Restrictions, until_words
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.protocol.bodies import (
@@ -33,10 +34,19 @@ MAX_TYPE = 2**31 - 1
 class Chat:
     """Accepts messages into the message log. `content_chars` 0 means no limit."""
 
-    def __init__(self, log: MessageQueue, recent: Rings, msg_ids: MsgIds, content_chars: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        log: MessageQueue,
+        recent: Rings,
+        msg_ids: MsgIds,
+        restrictions: Restrictions,
+        content_chars: int,
+        metrics: Metrics,
+    ) -> None:
         self._log = log
         self._rings = recent
         self._msg_ids = msg_ids
+        self._restrictions = restrictions
         self._content_chars = content_chars
         self._metrics = metrics
 
@@ -53,7 +63,7 @@ class Chat:
             if self._log.join(key, content, session):
                 return
         self._log.check_space(session)
-        refusal = _why_not(session, content)
+        refusal = self._why_not(session, content, now)
         if refusal is not None and not client_msg_id:
             raise refusal
         self._log.append(self._message(session, content, client_msg_id, refusal, now), now)
@@ -92,6 +102,18 @@ class Chat:
             return None
         return self._rings.open((session.app_id, content.room_id), self._msg_ids.last)
 
+    def _why_not(self, session: Session, content: MessageContent, now: Instant) -> Refused | None:
+        """Why the session may not send this now."""
+        if not content.room_id:
+            return None
+        if not session.is_in(content.room_id):
+            where = f"in room {session.room.id}" if session.room else "in no room"
+            return Refused(ErrorCode.FORBIDDEN, f"roomId {content.room_id}: you are {where}; enter the room first")
+        muted_until = self._restrictions.muted_until(session.app_id, content.room_id, session.user_id, now)
+        if muted_until:
+            return Refused(ErrorCode.FORBIDDEN, f"roomId {content.room_id}: muted {until_words(muted_until)}")
+        return None
+
     def _read(self, body: BizBody) -> MessageContent:
         if body.biz_code not in {BizCode.ROOM_CHAT, BizCode.DIRECT}:
             known = (
@@ -113,14 +135,6 @@ class Chat:
             )
         if not 0 <= (chat.type or 0) <= MAX_TYPE:
             raise Refused(ErrorCode.MALFORMED, f"type {chat.type}: expected a whole number from 0 to {MAX_TYPE}")
-
-
-def _why_not(session: Session, content: MessageContent) -> Refused | None:
-    """Why the session may not send this now."""
-    if not content.room_id or session.is_in(content.room_id):
-        return None
-    where = f"in room {session.room.id}" if session.room else "in no room"
-    return Refused(ErrorCode.FORBIDDEN, f"roomId {content.room_id}: you are {where}; enter the room first")
 
 
 def _data(session: Session, content: MessageContent, now: Instant) -> bytes:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from qiyu.errors import ErrorCode, Refused
 from qiyu.living.directory import RoomDirectory
+from qiyu.living.restrictions import Restrictions, until_words
 from qiyu.model import Instant
 from qiyu.protocol.bodies import RoomAnswer, encode_json
 from qiyu.protocol.packet import MsgCode
@@ -45,12 +46,16 @@ class Entry:
 class Entering:
     """The one way into a room. Each of its steps goes on at once, or when what it waits for has been looked up.
 
-    Each raises `Refused` if the room may not be entered: 404 where it is not open, 503 where nobody can say now.
+    Each raises `Refused` if the room may not be entered: 404 where it is not open, 403 for who was removed from it, 503
+    where nobody can say now.
     """
 
-    def __init__(self, sessions: Sessions, directory: RoomDirectory, catch_up: CatchUp) -> None:
+    def __init__(
+        self, sessions: Sessions, directory: RoomDirectory, restrictions: Restrictions, catch_up: CatchUp
+    ) -> None:
         self._sessions = sessions
         self._directory = directory
+        self._restrictions = restrictions
         self._catch_up = catch_up
         self.lookups: LookUps[int, Found] = LookUps()
         """Rooms of which only the database knows whether they are open."""
@@ -78,6 +83,7 @@ class Entering:
             raise entry.refused(ErrorCode.UNAVAILABLE, "the database does not answer; try again")
         if not is_open:
             raise entry.refused(ErrorCode.NO_SUCH_ROOM, "no such open room")
+        self._check_removed(entry, now)
         if self._is_known(entry):
             self._enter(entry, now)
         elif self._catch_up.look_up((entry.session.app_id, entry.room_id), entry.session, partial(self._loaded, entry)):
@@ -97,7 +103,14 @@ class Entering:
     def _loaded(self, entry: Entry, now: Instant) -> None:
         if self._directory.is_open(entry.session.app_id, entry.room_id, now) is False:
             raise entry.refused(ErrorCode.NO_SUCH_ROOM, "it was closed")  # meanwhile
+        self._check_removed(entry, now)
         self._enter(entry, now)
+
+    def _check_removed(self, entry: Entry, now: Instant) -> None:
+        session = entry.session
+        until = self._restrictions.removed_until(session.app_id, entry.room_id, session.user_id, now)
+        if until:
+            raise entry.refused(ErrorCode.FORBIDDEN, f"removed by the anchor, {until_words(until)}")
 
     def _enter(self, entry: Entry, now: Instant) -> None:
         """In one step a member, answered, and sent what it missed: nothing can come in between."""

@@ -8,6 +8,7 @@ from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import Streams
+from qiyu.living.restrictions import Restrictions
 from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
@@ -46,6 +47,7 @@ class Node:
     redelivery: Redelivery
     room_directory: RoomDirectory
     room_events: RoomEvents
+    restrictions: Restrictions
     tokens: Tokens
     stream_keys: StreamKeys
     streams: Streams

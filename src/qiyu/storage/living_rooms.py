@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, Executable, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from qiyu.storage.moderation import forget_restrictions
 from qiyu.storage.tables import CLOSED, OPEN, t_living_room, t_living_room_record
 
 TRIES: Final = 3
@@ -124,11 +125,17 @@ def close_room(
     values = {name: getattr(room, name) for name in _COLUMNS}
     c.execute(insert(t_living_room_record).values(**values, status=CLOSED, update_time=now_ms, end_time=now_ms))
     c.execute(delete(t_living_room).where(t_living_room.c.id == room_id))
+    forget_restrictions(c, room_id)
     return room
 
 
 def find_room(c: Connection, room_id: int) -> LivingRoom | None:
     return _find(c, _ROOMS.where(t_living_room.c.id == room_id))
+
+
+def lock_room(c: Connection, room_id: int) -> LivingRoom | None:
+    """As `find_room`; until the transaction ends, nobody else closes it or locks it."""
+    return _find(c, _ROOMS.where(t_living_room.c.id == room_id).with_for_update())
 
 
 def find_rooms(c: Connection, room_ids: Collection[int]) -> dict[int, LivingRoom]:

@@ -200,6 +200,20 @@ t_living_room_record = Table(
     **_MYSQL,
 )
 
+# Whom the anchor of an open room has muted or removed, and until when; update_time is for the other instances.
+t_living_restriction = Table(
+    "t_living_restriction",
+    metadata,
+    Column("room_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("muted_until", BigInteger, nullable=False),
+    Column("removed_until", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Index("ix_t_living_restriction_update_time", "update_time"),
+    sqlite_with_rowid=False,
+    **_MYSQL,
+)
+
 # What was said, by msgId. (first_id, second_id) is where: (room id, 0), or both users, the smaller id first. User ids
 # begin at 10,000, so no room looks like two users, and one index serves the history of both.
 t_im_message = Table(

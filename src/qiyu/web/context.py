@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from qiyu.living.directory import RoomDirectory
     from qiyu.living.engines import Engines
     from qiyu.living.history import History
+    from qiyu.living.moderation import Moderation
+    from qiyu.living.restrictions import Restrictions
     from qiyu.living.rooms import LivingRooms
     from qiyu.living.stream_keys import StreamKeys
     from qiyu.living.streams import Streams
@@ -34,6 +36,8 @@ class WebContext:
     accounts: Accounts
     living_rooms: LivingRooms
     room_directory: RoomDirectory
+    restrictions: Restrictions
+    moderation: Moderation
     history: History
     tokens: Tokens
     stream_keys: StreamKeys

@@ -83,6 +83,8 @@ class ListedRoom(ResponseData):
     id: int
     room_name: str
     anchor_id: int
+    anchor_nick_name: str | None
+    anchor_avatar: str
     watch_num: int
     good_num: int
     covert_img: str
@@ -161,15 +163,19 @@ async def _about_room(caller: Caller, room: LivingRoom, watcher: User) -> dict[s
 async def list_rooms(asked: PageOfRooms, caller: Caller) -> Listed:
     """The rooms of one type that are live, the newest first."""
     ctx = caller.context
-    rooms, has_next = ctx.room_directory.page(asked.type, asked.page, asked.page_size)
-    return Listed(list=[_listed(room, ctx.streams.is_on_air(room.id)) for room in rooms], has_next=has_next)
+    directory = ctx.room_directory
+    rooms, has_next = directory.page(asked.type, asked.page, asked.page_size)
+    listed = [_listed(room, directory.anchors.get(room.anchor_id), ctx.streams.is_on_air(room.id)) for room in rooms]
+    return Listed(list=listed, has_next=has_next)
 
 
-def _listed(room: LivingRoom, on_air: bool) -> ListedRoom:
+def _listed(room: LivingRoom, anchor: User | None, on_air: bool) -> ListedRoom:
     return ListedRoom(
         id=room.id,
         room_name=room.room_name,
         anchor_id=room.anchor_id,
+        anchor_nick_name=anchor.nick_name if anchor is not None else None,
+        anchor_avatar=(anchor.avatar if anchor is not None else "") or DEFAULT_AVATAR,
         watch_num=room.watch_num,
         good_num=room.good_num,
         covert_img=room.covert_img or DEFAULT_AVATAR,

@@ -32,6 +32,7 @@ from qiyu.errors import CallRefused
 from qiyu.protocol.packet import MAX_ID, MIN_ID
 
 MAX_USER_IDS: Final = 1000
+MAX_SECONDS: Final = 366 * 86_400
 MAX_PAGE: Final = 1_000_000
 MAX_MSG_ID: Final = 2**63 - 1
 _SHOWN_CHARS: Final = 40
@@ -145,6 +146,12 @@ Page: TypeAlias = Annotated[
 ]
 PageSize: TypeAlias = Annotated[
     int, Field(ge=1, le=100), BeforeValidator(_whole_number), Expected("a whole number from 1 to 100")
+]
+Seconds: TypeAlias = Annotated[
+    int,
+    Field(ge=0, le=MAX_SECONDS),
+    BeforeValidator(_whole_number),
+    Expected(f"a whole number from 0 to {MAX_SECONDS}"),
 ]
 UserIds: TypeAlias = Annotated[
     tuple[Annotated[int, Field(ge=MIN_ID, le=MAX_ID)], ...],
