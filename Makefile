@@ -7,9 +7,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
 CRASH_SECONDS ?= 180
 BENCH_OPTIONS ?=
+# What the tests in a browser take from npm; without npm they are skipped.
+BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fuzz crash bench bench-quick clean
+.PHONY: help serve demo test check fuzz crash bench bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +19,10 @@ help: ## Show what there is to make
 serve: $(VENV)/.runtime ## Set up and run the server, on this machine only, with what config.toml says
 	$(BIN)/qiyu serve
 
-test: $(VENV)/.development ## Set up and run the tests
+demo: $(VENV)/.runtime ## Run a server with rooms, an anchor and people who talk, to look at in a browser
+	$(BIN)/python -m demo
+
+test: $(VENV)/.development $(BROWSER_TOOLS) ## Set up and run the tests; those in a browser where there is a chromium
 	$(BIN)/pytest
 
 check: $(VENV)/.development ## Format, lint, types and the floor plan
@@ -38,9 +43,12 @@ bench: $(VENV)/.runtime ## Measure everything, beside other servers: the better 
 bench-quick: $(VENV)/.runtime ## Measure each workload briefly: about two minutes
 	$(BIN)/python -m bench --quick $(BENCH_OPTIONS)
 
+screenshots: $(VENV)/.development ## Take the pictures of the page anew, with chromium, into docs/screenshots
+	$(BIN)/python -m demo.screenshots
+
 clean: ## Remove what was set up and built; data/ stays
-	rm -rf $(VENV) dist build bench/.results bench/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests examples bench migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) dist build bench/.results bench/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache tests/browser/node_modules
+	find src tests examples bench demo migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made when it is whole: a set-up that was interrupted, or found no python3-venv, is done again from the beginning.
 $(VENV)/.created:
@@ -56,3 +64,7 @@ $(VENV)/.runtime: pyproject.toml | $(VENV)/.created
 $(VENV)/.development: pyproject.toml | $(VENV)/.created
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
+
+tests/browser/node_modules/.installed: tests/browser/package-lock.json
+	npm --prefix tests/browser ci --silent --no-audit --no-fund
+	@touch $@

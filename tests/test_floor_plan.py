@@ -20,6 +20,7 @@ CORE: Final = (
     "handlers",
     "living/directory.py",
     "living/events.py",
+    "living/restrictions.py",
     "living/streams.py",
 )
 WAITING: Final = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)

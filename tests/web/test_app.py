@@ -16,16 +16,30 @@ CALLS = [
     "/living/closeLiving",
     "/living/anchorConfig",
     "/living/list",
+    "/living/mute",
+    "/living/unmute",
+    "/living/remove",
+    "/living/readmit",
+    "/living/restricted",
     "/im/getImConfig",
     "/im/online",
     "/im/history",
 ]
-PAGES = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
+PAGES = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/"]
 
 
 async def test_what_is_not_there_is_said_in_the_envelope(site: Site) -> None:
     caller = site.caller()
-    for path in ("/nowhere", "/", "/user/login/", "/user//login", "/static/x", "/im/../healthz", "/%00"):
+    for path in (
+        "/nowhere",
+        "/index.html",
+        "/assets/",
+        "/user/login/",
+        "/user//login",
+        "/static/x",
+        "/im/../healthz",
+        "/%00",
+    ):
         for method in ("GET", "POST"):
             answer = await caller.open(path, method=method)
             assert answer.refusal == (404, "Not Found")

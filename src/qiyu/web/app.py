@@ -19,8 +19,10 @@ from qiyu.web.home import home
 from qiyu.web.im import im
 from qiyu.web.living import living
 from qiyu.web.media import media
+from qiyu.web.moderation import moderation
 from qiyu.web.openapi import add_openapi, docs
 from qiyu.web.origin import allow_origin, answer_preflight
+from qiyu.web.page import page
 from qiyu.web.user import user
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -66,7 +68,7 @@ def make_app(context: WebContext) -> QuartTrio:
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     app.url_map.merge_slashes = False  # what has too many is not to be redirected anywhere
     app.extensions[EXTENSION] = context
-    for blueprint in (home, living, im, user, media, health, docs):
+    for blueprint in (page, home, living, moderation, im, user, media, health, docs):
         app.register_blueprint(blueprint)
     add_openapi(app)
     app.register_error_handler(CallRefused, responses.on_refused)
