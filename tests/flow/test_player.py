@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
-from browser import Browser, needs_chromium, open_page
+from chromium import Browser, needs_chromium, open_page
 from clips import AAC, H264, H264_AT_ONCE, needs_ffmpeg
 from flow.test_video import Show, open_show
 from qiyu.drivers.event_source import best_source

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from qiyu.living.directory import RoomDirectory
 from qiyu.living.events import RoomEvents
+from qiyu.living.restrictions import Restrictions
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import Streams
-from qiyu.living.restrictions import Restrictions
 from qiyu.metrics import Metrics
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
