@@ -27,7 +27,7 @@ def open_rooms(demo: Demo) -> list[tuple[str, int]]:
 def main() -> None:
     """Run until somebody has seen enough."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    for name, port in (("tcp", 8085), ("ws", 8086), ("http", 8080)):
+    for name, port in (("tcp", 8085), ("ws", 8086), ("http", 8080), ("rtmp", 1935)):
         parser.add_argument(f"--{name}", type=int, default=port, metavar="PORT", help=f"{port} unless given")
     ports = vars(parser.parse_args())
     with demo_server(ports) as demo:

@@ -59,7 +59,7 @@ def main() -> None:
     if path is None:
         raise SystemExit("no chromium: apt-get install chromium")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with demo_server(dict(zip(("tcp", "ws", "http"), _free_ports(3), strict=True))) as demo:
+    with demo_server(dict(zip(("tcp", "ws", "http"), _free_ports(3), strict=True)) | {"rtmp": 0}) as demo:
         (anchor, room_id), *_ = open_rooms(demo)
         config = demo.call("living/anchorConfig", anchor, roomId=room_id)
         scope = trio.CancelScope()

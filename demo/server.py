@@ -64,7 +64,7 @@ class Demo:
 
 @contextmanager
 def demo_server(ports: dict[str, int]) -> Iterator[Demo]:
-    """Run a server on these ports (`tcp`, `ws`, `http`) while inside."""
+    """Run a server on these ports (`tcp`, `ws`, `http`, and `rtmp`, 0 for none) while inside."""
     secret = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="qiyu-demo-") as folder:
         environ = {f"QIYU_{name.upper()}__PORT": str(port) for name, port in ports.items()}

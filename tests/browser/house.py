@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -43,7 +44,7 @@ class House:
         self.folder = folder
         self.ports = dict(zip(("tcp", "ws", "http"), free_ports(3), strict=True))
         environ: dict[str, object] = {f"QIYU_{name.upper()}__PORT": port for name, port in self.ports.items()}
-        environ |= {"QIYU_DATA__DIR": folder, "QIYU_AUTH__SECRET": SECRET}
+        environ |= {"QIYU_RTMP__PORT": 0, "QIYU_DATA__DIR": folder, "QIYU_AUTH__SECRET": SECRET}
         environ |= {f"QIYU_{name.upper()}": value for name, value in settings.items()}
         self._environ = {name: str(value) for name, value in environ.items()}
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,7 +141,10 @@ class TcpClient:
         self._file = sock.makefile("rb")
 
     def close(self) -> None:
-        """Both of what was opened."""
+        """Leave in order: to close with answers unread would reset the connection, and what was said last be lost."""
+        with contextlib.suppress(OSError, struct.error):
+            self.send(1002)
+            self.expect(1002)
         self._file.close()
 
     def send(self, code: int, **fields: Any) -> None:

@@ -37,7 +37,7 @@ class Process:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.errors = folder / f"errors-{uuid.uuid4().hex}.log"
-        ports = {f"QIYU_{name}__PORT": "0" for name in ("TCP", "WS", "HTTP")}
+        ports = {f"QIYU_{name}__PORT": "0" for name in ("TCP", "WS", "HTTP", "RTMP")}  # RTMP none
         settings = {"DATA__DIR": str(folder / "data"), "AUTH__SECRET": SECRET, "DATABASE__URL": url}
         settings |= {"LIVING__REQUIRE_OPEN_ROOM": "false", "SESSION__HEARTBEAT_SECONDS": "600"}
         environ = os.environ | ports | {f"QIYU_{name}": value for name, value in settings.items()}
