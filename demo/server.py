@@ -19,7 +19,7 @@ from typing import Any
 from qiyu.services.tokens import Tokens
 from qiyu.storage.urls import SQLITE_FILE
 
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 class Demo:

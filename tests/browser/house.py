@@ -25,7 +25,7 @@ from qiyu.storage.urls import SQLITE_FILE
 
 SECRET = "a secret for tests alone"
 PASSWORD = "correct horse"
-START_SECONDS = 60
+START_SECONDS = 180
 HEADER = struct.Struct(">hii")
 
 
