@@ -1,4 +1,4 @@
-"""All services of one instance, by name: what a handler is given to work with."""
+"""One instance without its sockets: the tables and the services that handlers work with, by name."""
 
 from __future__ import annotations
 
