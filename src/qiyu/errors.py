@@ -76,6 +76,13 @@ class Fenced(DatabaseUnavailable):
     """Another server has taken this one's place: it may write nothing more, and ends. The text says which."""
 
 
+class PresenceUnavailable(QiyuError):
+    """Redis cannot be reached, is loading, full or read-only: it may pass. The text names the reason, and no password.
+
+    Whether what was asked was done is not known.
+    """
+
+
 class DatabaseTooNew(StartupError):
     """The database was made by a newer version; the text names both revisions."""
 

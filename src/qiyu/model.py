@@ -21,3 +21,10 @@ class Instant(NamedTuple):
 def address_text(address: Address) -> str:
     """As people write it."""
     return str(ipaddress.ip_address(address)) if address else "nowhere"
+
+
+class InstanceId(NamedTuple):
+    """One life of an instance: each start takes a number (0 to 1023), and raises the incarnation of that number."""
+
+    number: int
+    incarnation: int

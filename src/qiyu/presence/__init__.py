@@ -1,0 +1,1 @@
+"""Who is where, among several instances: leases of instances, and pins of users to them."""
