@@ -82,3 +82,19 @@ class Metrics:
     """How often a viewer did not keep up, and was left out until a key frame."""
     viewers_slow: int = 0
     """Viewers closed because they did not keep up for too long."""
+    presence_round_trips: int = 0
+    """Batches of requests that were sent to presence."""
+    presence_requests_failed: int = 0
+    presence_requests_dropped: int = 0
+    """Not asked, because too many waited."""
+    pins_looked_up: int = 0
+    """Of receivers of direct messages."""
+    unpins_dropped: int = 0
+    """Logouts that presence was not told of, because it was away and too many waited."""
+    sessions_replaced_elsewhere: int = 0
+    """Ended because a newer login stands on another instance."""
+    kicks_sent: int = 0
+    directs_sent_on: int = 0
+    """Direct messages sent to the instance of their receiver."""
+    directs_not_announced: int = 0
+    """Left in the inbox with nobody told, because presence or a link was away and too many waited."""

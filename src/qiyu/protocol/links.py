@@ -62,6 +62,7 @@ class LinkCode(IntEnum):
     DIRECT = 2030
     KICK = 2031
     KICKED = 2032
+    CHECK_INBOX = 2033
     ROOM_EVENT = 2040
     COUNTS = 2041
     ROOM_CLOSED = 2042
@@ -256,6 +257,14 @@ class Kicked(LinkMessage, frozen=True):
     app_id: Counter
     user_id: Counter
     session: Counter
+
+
+class CheckInbox(LinkMessage, frozen=True):
+    """To where a user is pinned: something was stored for it that could not be sent on; read its inbox once more."""
+
+    code: ClassVar = LinkCode.CHECK_INBOX
+    app_id: Counter
+    user_id: Counter
 
 
 class RoomEvent(LinkMessage, frozen=True):

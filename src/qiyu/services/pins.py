@@ -1,0 +1,160 @@
+"""Pins of the users who are logged in here, from login to logout.
+
+    state       is left by                      into
+    ---------   -----------------------------   --------------------------------------------------
+    WRITING     answer: it stands               PINNED; the inbox may be read
+                answer: a newer login stands    none; the session ends as replaced
+                no answer                       UNWRITTEN; the inbox may be read all the same
+    UNWRITTEN   presence answers again          WRITING
+    PINNED      presence has forgotten it       WRITING
+    any         logout                          none; the pin is taken away if it is still this session's
+
+A login writes its pin and then reads its inbox; who sends a direct message stores it and then looks for the pin. So one
+of the two sees the other. Where the pin could not be written, that does not hold, and so the inbox is read once more
+when it has been.
+
+A login is fresh only at its first writing: it then takes the place of any other, whatever the clocks say. Written again
+it yields to a newer one, for a second may have come between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from qiyu.errors import PresenceUnavailable
+from qiyu.metrics import Metrics
+from qiyu.model import InstanceId
+from qiyu.presence.presence import Pin, Pinned, PinUser, Unpin, User
+from qiyu.services.kicks import Kicks
+from qiyu.services.presence_queue import Outcome, PresenceQueue
+
+AGAIN_AT_ONCE: Final = 1_000
+"""Pins that are written again in one go."""
+MAX_UNPINS: Final = 50_000
+"""Logouts that are remembered while presence is away. A pin that stays behind does no harm: it leads here, and nobody
+is here."""
+
+
+class PinState(Enum):
+    """Of a login here; see the table above."""
+
+    WRITING = auto()
+    PINNED = auto()
+    UNWRITTEN = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Login:
+    """A user who is logged in here."""
+
+    user: User
+    pin: Pin
+    state: PinState = PinState.WRITING
+    must_read_again: bool = False
+    """The inbox was read without a pin, or the pin was forgotten."""
+
+
+@dataclass(slots=True)
+class Pins:
+    """`settled` is called when a session's inbox may be read, perhaps not for the first time, and `replaced` when a
+    newer login stands elsewhere: the caller ends the session, and may call `log_out` for it."""
+
+    me: InstanceId
+    queue: PresenceQueue
+    kicks: Kicks
+    settled: Callable[[User, int], None]
+    replaced: Callable[[User, int], None]
+    metrics: Metrics
+    _logins: dict[User, Login] = field(default_factory=dict)
+    _unwritten: dict[User, Login] = field(default_factory=dict)
+    _unpins: dict[Unpin, None] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Pins logins={len(self._logins)} unwritten={len(self._unwritten)} unpins={len(self._unpins)}>"
+
+    def __len__(self) -> int:
+        """Users who are logged in here."""
+        return len(self._logins)
+
+    @property
+    def unwritten(self) -> int:
+        """Of them, those whom other instances cannot find."""
+        return len(self._unwritten)
+
+    def log_in(self, user: User, session: int, unix_ms: int) -> None:
+        """A session has logged in: the newest of its user here. `session` is its number, never used twice."""
+        login = Login(user, Pin(self.me, session, unix_ms))
+        self._logins[user] = login
+        self._unwritten.pop(user, None)
+        self._write(login, is_fresh=True)
+
+    def log_out(self, user: User, session: int) -> None:
+        """A session has ended; nothing where a newer one of its user is here."""
+        login = self._logins.get(user)
+        if login is None or login.pin.session != session:
+            return
+        del self._logins[user]
+        self._unwritten.pop(user, None)
+        self._unpin(Unpin(user, login.pin))
+
+    def forgotten(self) -> None:
+        """Presence may have lost everything: all pins are written again, a portion at each `tick`."""
+        for login in self._logins.values():
+            if login.state is PinState.PINNED:
+                self._is_unwritten(login)
+
+    def tick(self, *, is_reachable: bool) -> None:
+        """Write again what could not be written, if presence answers; to be called each second."""
+        if not is_reachable:
+            return
+        for _ in range(min(AGAIN_AT_ONCE, len(self._unwritten))):
+            login = self._unwritten.pop(next(iter(self._unwritten)))
+            login.state = PinState.WRITING
+            self._write(login, is_fresh=False)
+        for _ in range(min(AGAIN_AT_ONCE, len(self._unpins))):
+            unpin = next(iter(self._unpins))
+            del self._unpins[unpin]
+            self._unpin(unpin)
+
+    def _write(self, login: Login, *, is_fresh: bool) -> None:
+        self.queue.ask(PinUser(login.user, login.pin, is_fresh), lambda outcome: self._written(login, outcome))
+
+    def _written(self, login: Login, outcome: Outcome) -> None:
+        is_here = self._logins.get(login.user) is login
+        if isinstance(outcome, PresenceUnavailable):
+            if is_here:
+                self._is_unwritten(login)
+                self.settled(login.user, login.pin.session)
+            return
+        assert isinstance(outcome, Pinned)  # noqa: S101  # the answer to a PinUser
+        if not outcome.is_mine:
+            if is_here:
+                del self._logins[login.user]
+                self.metrics.sessions_replaced_elsewhere += 1
+                self.replaced(login.user, login.pin.session)
+            return
+        login.pin = outcome.pin
+        if outcome.stood is not None and outcome.stood.instance != self.me:
+            self.kicks.kick(login.user, outcome.stood)  # also where this login is over already: it was the newer one
+        if not is_here:
+            return
+        login.state = PinState.PINNED
+        self.settled(login.user, login.pin.session)
+
+    def _is_unwritten(self, login: Login) -> None:
+        login.state = PinState.UNWRITTEN
+        self._unwritten[login.user] = login
+
+    def _unpin(self, unpin: Unpin) -> None:
+        def answered(outcome: Outcome) -> None:
+            if not isinstance(outcome, PresenceUnavailable):
+                return
+            if len(self._unpins) >= MAX_UNPINS:
+                self.metrics.unpins_dropped += 1
+            else:
+                self._unpins[unpin] = None
+
+        self.queue.ask(unpin, answered)
