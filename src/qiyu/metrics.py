@@ -98,3 +98,14 @@ class Metrics:
     """Direct messages sent to the instance of their receiver."""
     directs_not_announced: int = 0
     """Left in the inbox with nobody told, because presence or a link was away and too many waited."""
+    homes_claimed: int = 0
+    """Rooms that became at home here."""
+    homes_released: int = 0
+    room_messages_sent_on: int = 0
+    """Copies of room messages sent to other instances, one for each that has members."""
+    room_messages_ignored: int = 0
+    """Received from an instance that is not, or no longer, the room's home; or a second time."""
+    messages_forwarded: int = 0
+    """Room messages sent to the home of their room on another instance, each time."""
+    forwards_given_up: int = 0
+    """Of them, those refused because the room's home was lost."""

@@ -266,12 +266,12 @@ class TestMessages:
                 assert whole.receive_data(encode(Ping())) == []
 
     def test_fields_that_a_later_release_adds_are_skipped_and_those_it_misses_have_their_defaults(self) -> None:
-        longer = msgspec.msgpack.encode([1, 2, 3, 4, "new", [5]])
-        shorter = msgspec.msgpack.encode([1, 2])
+        longer = msgspec.msgpack.encode([1, 2, 3, 4, 5, "new", [6]])
+        shorter = msgspec.msgpack.encode([1, 2, 3])
         caller, _ = opened()
         [first, second] = caller.receive_data(frame(LinkCode.SUBSCRIBE, longer) + frame(LinkCode.SUBSCRIBE, shorter))
-        assert first == Subscribe(1, 2, 3, 4)
-        assert second == Subscribe(1, 2, 0, 0)
+        assert first == Subscribe(1, 2, 3, 4, 5)
+        assert second == Subscribe(1, 2, 3, 0, 0)
 
     @pytest.mark.parametrize(
         ("code", "fields"),
@@ -326,7 +326,7 @@ class TestMessages:
     @pytest.mark.parametrize(
         "message",
         [
-            Subscribed(1, 2, 3, 4, 5, is_complete=False, missed=(StoredMessage(1, 2, 3, b"x"),)),
+            Subscribed(1, 2, 3, 4, 5, 6, is_complete=False, missed=(StoredMessage(1, 2, 3, b"x"),)),
             Forward(1, 2, 3, 4, 5555, 0, "你好", "小明", "", "c-1"),
             Receipt(1, 2),
         ],

@@ -32,7 +32,7 @@ class Instance:
         self.settled: list[tuple[User, int]] = []
         self.replaced: list[tuple[User, int]] = []
         self.queue = PresenceQueue(Metrics())
-        self.kicks = Kicks(self.send, self.end_session, Metrics())
+        self.kicks = Kicks(self.send, self.end_session, self._write_again, self._others, Metrics())
         self.pins = Pins(me, self.queue, self.kicks, self._settled, self._replaced, Metrics())
 
     def send(self, to: InstanceId, message: LinkMessage) -> bool:
@@ -56,6 +56,12 @@ class Instance:
         session = self.sessions.pop(user, None)
         if session is not None:
             self.pins.log_out(user, session)
+
+    def _write_again(self, user: User) -> None:
+        self.pins.write_again(user)
+
+    def _others(self) -> list[InstanceId]:
+        return [other.me for other in self.cluster.instances if other is not self]
 
     def _settled(self, user: User, session: int) -> None:
         self.settled.append((user, session))
@@ -258,6 +264,26 @@ def test_a_logout_while_presence_is_away_is_told_later() -> None:
     assert cluster.pin(ANNA) is not None
     cluster.heal()
     assert cluster.pin(ANNA) is None
+
+
+@pytest.mark.parametrize("logs_out", [False, True])
+def test_a_login_whose_answer_was_lost_still_ends_the_older_session(logs_out: bool) -> None:
+    cluster = Cluster()
+    one, two = cluster.instances
+    one.log_in(ANNA)
+    cluster.settle()
+    new = two.log_in(ANNA)
+    asked = two.queue.take()
+    cluster.presence.execute([item.request for item in asked])
+    two.queue.answered(asked, [AWAY])
+    if logs_out:
+        two.log_out(ANNA)
+    cluster.settle()
+    pin = cluster.pin(ANNA)
+    assert pin is not None
+    # Who was displaced by a login that is over already may stay, but then it is to be found again.
+    assert cluster.where(ANNA) == [(pin.instance, pin.session)]
+    assert (pin.session == new) is not logs_out
 
 
 class PinsOfACluster(RuleBasedStateMachine):

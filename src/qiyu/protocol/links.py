@@ -146,6 +146,7 @@ class Subscribe(LinkMessage, frozen=True):
     code: ClassVar = LinkCode.SUBSCRIBE
     app_id: Counter
     room_id: Counter
+    reference: Counter
     after: Counter = 0
     members: Counter = 0
 
@@ -154,11 +155,13 @@ class Subscribed(LinkMessage, frozen=True):
     """From a room's home: whatever is said after `last_msg_id` will be sent.
 
     `missed` is what came after the `after` that was asked for, if `is_complete`; else the database has it.
+    `reference` is that of the SUBSCRIBE: the answer to an earlier one may be from before an UNSUBSCRIBE.
     """
 
     code: ClassVar = LinkCode.SUBSCRIBED
     app_id: Counter
     room_id: Counter
+    reference: Counter
     last_msg_id: Counter
     online: Counter = 0
     likes: Counter = 0
@@ -242,7 +245,10 @@ class Direct(LinkMessage, frozen=True):
 
 
 class Kick(LinkMessage, frozen=True):
-    """A newer login stands elsewhere: end this session as replaced, if it is still there. Answered by `Kicked`."""
+    """A newer login stands elsewhere: end this session as replaced, if it is still there. Answered by `Kicked`.
+
+    `session` 0: it may stand there, so have the pin of whoever is here as this user judged once more.
+    """
 
     code: ClassVar = LinkCode.KICK
     app_id: Counter

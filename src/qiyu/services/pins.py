@@ -7,6 +7,7 @@
                 no answer                       UNWRITTEN; the inbox may be read all the same
     UNWRITTEN   presence answers again          WRITING
     PINNED      presence has forgotten it       WRITING
+    PINNED      another instance is not sure    WRITING
     any         logout                          none; the pin is taken away if it is still this session's
 
 A login writes its pin and then reads its inbox; who sends a direct message stores it and then looks for the pin. So one
@@ -14,7 +15,8 @@ of the two sees the other. Where the pin could not be written, that does not hol
 when it has been.
 
 A login is fresh only at its first writing: it then takes the place of any other, whatever the clocks say. Written again
-it yields to a newer one, for a second may have come between.
+it yields to a newer one, for a second may have come between. But whose place it took the lost answer has said: so when
+it is settled, all instances are asked to have their pins of this user judged (`Kicks.kick_whomever`).
 """
 
 from __future__ import annotations
@@ -53,8 +55,10 @@ class Login:
     user: User
     pin: Pin
     state: PinState = PinState.WRITING
-    must_read_again: bool = False
-    """The inbox was read without a pin, or the pin was forgotten."""
+    is_uncertain: bool = False
+    """The answer to its first writing was lost: it may have displaced a session that nobody has told."""
+    must_write_again: bool = False
+    """Asked for while it was being written."""
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class Pins:
     metrics: Metrics
     _logins: dict[User, Login] = field(default_factory=dict)
     _unwritten: dict[User, Login] = field(default_factory=dict)
-    _unpins: dict[Unpin, None] = field(default_factory=dict)
+    _unpins: dict[Login, None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Pins logins={len(self._logins)} unwritten={len(self._unwritten)} unpins={len(self._unpins)}>"
@@ -86,7 +90,8 @@ class Pins:
 
     def log_in(self, user: User, session: int, unix_ms: int) -> None:
         """A session has logged in: the newest of its user here. `session` is its number, never used twice."""
-        login = Login(user, Pin(self.me, session, unix_ms))
+        before = self._logins.get(user)
+        login = Login(user, Pin(self.me, session, unix_ms), is_uncertain=before is not None and before.is_uncertain)
         self._logins[user] = login
         self._unwritten.pop(user, None)
         self._write(login, is_fresh=True)
@@ -98,13 +103,23 @@ class Pins:
             return
         del self._logins[user]
         self._unwritten.pop(user, None)
-        self._unpin(Unpin(user, login.pin))
+        self._unpin(login)
 
     def forgotten(self) -> None:
         """Presence may have lost everything: all pins are written again, a portion at each `tick`."""
         for login in self._logins.values():
             if login.state is PinState.PINNED:
                 self._is_unwritten(login)
+
+    def write_again(self, user: User) -> None:
+        """A newer login may stand elsewhere: let presence judge."""
+        login = self._logins.get(user)
+        if login is None:
+            return
+        if login.state is PinState.WRITING:
+            login.must_write_again = True
+        else:
+            self._is_unwritten(login)
 
     def tick(self, *, is_reachable: bool) -> None:
         """Write again what could not be written, if presence answers; to be called each second."""
@@ -115,9 +130,9 @@ class Pins:
             login.state = PinState.WRITING
             self._write(login, is_fresh=False)
         for _ in range(min(AGAIN_AT_ONCE, len(self._unpins))):
-            unpin = next(iter(self._unpins))
-            del self._unpins[unpin]
-            self._unpin(unpin)
+            login = next(iter(self._unpins))
+            del self._unpins[login]
+            self._unpin(login)
 
     def _write(self, login: Login, *, is_fresh: bool) -> None:
         self.queue.ask(PinUser(login.user, login.pin, is_fresh), lambda outcome: self._written(login, outcome))
@@ -125,36 +140,49 @@ class Pins:
     def _written(self, login: Login, outcome: Outcome) -> None:
         is_here = self._logins.get(login.user) is login
         if isinstance(outcome, PresenceUnavailable):
+            login.is_uncertain = True
+            newer = self._logins.get(login.user)
+            if newer is not None and newer is not login:
+                newer.is_uncertain = True
+                self.write_again(login.user)
             if is_here:
                 self._is_unwritten(login)
                 self.settled(login.user, login.pin.session)
             return
         assert isinstance(outcome, Pinned)  # noqa: S101  # the answer to a PinUser
-        if not outcome.is_mine:
-            if is_here:
-                del self._logins[login.user]
-                self.metrics.sessions_replaced_elsewhere += 1
-                self.replaced(login.user, login.pin.session)
-            return
-        login.pin = outcome.pin
         if outcome.stood is not None and outcome.stood.instance != self.me:
             self.kicks.kick(login.user, outcome.stood)  # also where this login is over already: it was the newer one
         if not is_here:
+            return  # its logout follows, and is certain
+        self._is_certain(login)
+        if not outcome.is_mine:
+            del self._logins[login.user]
+            self.metrics.sessions_replaced_elsewhere += 1
+            self.replaced(login.user, login.pin.session)
             return
+        login.pin = outcome.pin
         login.state = PinState.PINNED
+        if login.must_write_again:
+            login.must_write_again = False
+            self._is_unwritten(login)
         self.settled(login.user, login.pin.session)
+
+    def _is_certain(self, login: Login) -> None:
+        if login.is_uncertain:
+            login.is_uncertain = False
+            self.kicks.kick_whomever(login.user)
 
     def _is_unwritten(self, login: Login) -> None:
         login.state = PinState.UNWRITTEN
         self._unwritten[login.user] = login
 
-    def _unpin(self, unpin: Unpin) -> None:
+    def _unpin(self, login: Login) -> None:
         def answered(outcome: Outcome) -> None:
             if not isinstance(outcome, PresenceUnavailable):
-                return
-            if len(self._unpins) >= MAX_UNPINS:
+                self._is_certain(login)
+            elif len(self._unpins) >= MAX_UNPINS:
                 self.metrics.unpins_dropped += 1
             else:
-                self._unpins[unpin] = None
+                self._unpins[login] = None
 
-        self.queue.ask(unpin, answered)
+        self.queue.ask(Unpin(login.user, login.pin), answered)
