@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
 CRASH_SECONDS ?= 180
+SIMULATE_SEEDS ?= 1000
 BENCH_OPTIONS ?=
 # What the tests in a browser take from npm; without npm they are skipped.
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test check fuzz crash bench bench-quick screenshots clean
+.PHONY: help serve test check fuzz crash simulate bench bench-quick clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +38,9 @@ fuzz: $(VENV)/.development ## Run the property tests long (FUZZ_EXAMPLES=20000 e
 
 crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180 at least), and see what is lost
 	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS)
+
+simulate: $(VENV)/.development ## Run a cluster in one process, with everything going wrong that can (SIMULATE_SEEDS=1000)
+	cd tests && ../$(BIN)/python -m simulate --seeds $(SIMULATE_SEEDS)
 
 bench: $(VENV)/.runtime ## Measure everything, beside other servers: the better part of an hour
 	$(BIN)/python -m bench --peers all $(BENCH_OPTIONS)

@@ -4,7 +4,7 @@ from qiyu.errors import PresenceUnavailable
 from qiyu.metrics import Metrics
 from qiyu.model import InstanceId
 from qiyu.presence.memory import MemoryPresence
-from qiyu.presence.presence import Pin, PinUser, User
+from qiyu.presence.presence import FindPins, Pin, PinUser, User
 from qiyu.protocol.links import CheckInbox, Direct, LinkMessage, StoredMessage
 from qiyu.services.directs import MAX_MISSED, Committed, Directs
 from qiyu.services.presence_queue import PresenceQueue
@@ -19,10 +19,21 @@ class Sender:
         self.presence = MemoryPresence()
         self.sent: list[tuple[InstanceId, LinkMessage]] = []
         self.read: list[User] = []
+        self.gone: set[InstanceId] = set()
+        self.orphaned: list[User] = []
         self.is_cut = False
         self.metrics = Metrics()
         self.queue = PresenceQueue(self.metrics)
-        self.directs = Directs(ME, self.queue, self._send, self.read.append, self.metrics)
+        self.directs = Directs(
+            ME,
+            self.queue,
+            self._send,
+            self.read.append,
+            self.gone.__contains__,
+            self.orphaned.append,
+            lambda _: None,
+            self.metrics,
+        )
 
     def _send(self, to: InstanceId, message: LinkMessage) -> bool:
         if not self.is_cut:
@@ -89,6 +100,18 @@ def test_who_is_beyond_a_cut_is_told_when_the_link_is_back() -> None:
     assert sender.sent == [(OTHER, CheckInbox(*ANNA))]
 
 
+def test_a_pin_that_leads_to_an_instance_that_is_gone_is_taken_away() -> None:
+    sender = Sender()
+    sender.pin(ANNA, OTHER)
+    sender.gone.add(OTHER)
+    sender.directs.committed([Committed(ANNA, message())])
+    sender.ask()
+    assert sender.sent == []
+    assert len(sender.directs) == 0
+    assert sender.presence.execute([FindPins((ANNA,))]) == [[None]]
+    assert sender.orphaned == [ANNA]
+
+
 def test_what_was_sent_into_a_link_that_broke_is_announced_again_unless_a_later_ping_was_answered() -> None:
     sender = Sender()
     for user in (ANNA, BERT, CARL):
@@ -107,6 +130,22 @@ def test_what_was_sent_into_a_link_that_broke_is_announced_again_unless_a_later_
     sender.directs.link_lost(OTHER)
     sender.tick()
     assert len(sender.sent) == 4  # nor is it certain that these arrived
+
+
+def test_a_later_message_does_not_come_before_one_that_could_not_be_sent_on() -> None:
+    sender = Sender()
+    sender.pin(ANNA, OTHER)
+    sender.is_cut = True
+    sender.directs.committed([Committed(ANNA, message(1))])
+    sender.ask()
+    sender.is_cut = False
+    sender.directs.committed([Committed(ANNA, message(2))])
+    sender.ask()
+    assert sender.sent == []
+    sender.tick()
+    sender.directs.committed([Committed(ANNA, message(3))])
+    sender.ask()
+    assert sender.sent == [(OTHER, CheckInbox(*ANNA)), (OTHER, Direct(*ANNA, message(3)))]
 
 
 def test_those_who_are_remembered_are_bounded_and_the_oldest_goes() -> None:

@@ -223,6 +223,50 @@ def test_whom_the_database_knows_and_presence_never_saw_is_judged_too() -> None:
     assert cluster.fenced == [(ONE, TWO)]
 
 
+def test_all_learn_that_one_has_departed_whoever_fenced_it() -> None:
+    cluster = Cluster(ONE, TWO, THREE)
+    departed: list[tuple[InstanceId, InstanceId]] = []
+    for me, instance in cluster.instances.items():
+        instance.keeper.departed = lambda whom, me=me: departed.append((me, whom))  # type: ignore[misc]
+    cluster.run(30)
+    cluster.presence.empty()
+    cluster.run(30)
+    assert departed == []
+    cluster.paused.add(TWO)
+    cluster.run(30)
+    assert sorted(departed) == [(ONE, TWO), (THREE, TWO)]
+    assert len(cluster.fenced) == 1
+    assert cluster.keeper(THREE).is_gone(TWO)
+    assert not cluster.keeper(THREE).is_gone(ONE)
+    assert not cluster.keeper(THREE).is_gone(THREE)
+
+
+def test_one_that_starts_again_at_once_has_departed_as_what_it_was() -> None:
+    cluster = Cluster(ONE, TWO)
+    departed: list[InstanceId] = []
+    cluster.keeper(ONE).departed = departed.append
+    cluster.run(30)
+    again = TWO._replace(incarnation=TWO.incarnation + 1)
+    cluster.paused.add(TWO)
+    cluster.instances[again] = Instance(cluster.presence, again, cluster.now)
+    cluster.run(4)
+    assert departed == [TWO]
+    assert cluster.keeper(ONE).is_living(again, cluster.now)
+    assert cluster.keeper(ONE).is_gone(TWO)
+    cluster.keeper(ONE).watch(TWO, cluster.now)
+    cluster.run(30)
+    assert departed == [TWO]
+
+
+def test_a_link_may_know_of_a_new_start_before_presence_does() -> None:
+    cluster = Cluster(ONE, TWO)
+    departed: list[InstanceId] = []
+    cluster.keeper(ONE).departed = departed.append
+    cluster.run(30)
+    cluster.keeper(ONE).watch(TWO._replace(incarnation=9), cluster.now)
+    assert departed == [TWO]
+
+
 def test_rules_that_would_lose_leases_are_refused() -> None:
     with pytest.raises(ValueError, match="a third of lease_seconds"):
         LeaseRules(lease_seconds=5, renew_seconds=2)

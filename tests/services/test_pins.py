@@ -32,7 +32,15 @@ class Instance:
         self.settled: list[tuple[User, int]] = []
         self.replaced: list[tuple[User, int]] = []
         self.queue = PresenceQueue(Metrics())
-        self.kicks = Kicks(self.send, self.end_session, self._write_again, self._others, Metrics())
+        self.kicks = Kicks(
+            self.send,
+            self.end_session,
+            self._write_again,
+            self._others,
+            cluster.gone.__contains__,
+            lambda _: None,
+            Metrics(),
+        )
         self.pins = Pins(me, self.queue, self.kicks, self._settled, self._replaced, Metrics())
 
     def send(self, to: InstanceId, message: LinkMessage) -> bool:
@@ -61,7 +69,8 @@ class Instance:
         self.pins.write_again(user)
 
     def _others(self) -> list[InstanceId]:
-        return [other.me for other in self.cluster.instances if other is not self]
+        others = [other.me for other in self.cluster.instances if other is not self]
+        return [other for other in others if other not in self.cluster.gone]
 
     def _settled(self, user: User, session: int) -> None:
         self.settled.append((user, session))
@@ -77,6 +86,7 @@ class Cluster:
         self.numbers = count(1)
         self.now_ms = 1_750_000_000_000
         self.wire: list[tuple[InstanceId, InstanceId, LinkMessage]] = []
+        self.gone: set[InstanceId] = set()
         self.cut: set[frozenset[InstanceId]] = set()
         self.instances = [Instance(self, InstanceId(n, n + 1), 3_000 * n) for n in range(instances)]
 
@@ -199,8 +209,23 @@ def test_an_instance_that_is_fenced_need_not_answer() -> None:
     cluster.cut.add(frozenset((one.me, two.me)))
     two.log_in(ANNA)
     cluster.settle()
+    cluster.instances.remove(one)
     two.kicks.fenced(one.me)
     assert len(two.kicks) == 0
+
+
+def test_nor_need_it_say_whom_it_displaced_for_all_are_asked() -> None:
+    cluster = Cluster(3)
+    one, two, three = cluster.instances
+    cluster.cut.add(frozenset((one.me, two.me)))
+    for instance in (one, two, three):
+        instance.log_in(ANNA)
+        cluster.ask(instance)
+    cluster.gone.add(two.me)
+    three.kicks.fenced(two.me)
+    two.sessions.clear()
+    cluster.settle()
+    assert [where for where, _ in cluster.where(ANNA)] == [three.me]
 
 
 def test_a_kick_for_a_session_that_is_not_the_one_is_answered_and_ends_nothing() -> None:
@@ -264,6 +289,43 @@ def test_a_logout_while_presence_is_away_is_told_later() -> None:
     assert cluster.pin(ANNA) is not None
     cluster.heal()
     assert cluster.pin(ANNA) is None
+
+
+def test_who_displaces_the_pin_of_an_instance_that_is_gone_has_all_pins_judged() -> None:
+    """It stood still, was fenced, and pinned a last login as it went on."""
+    cluster = Cluster(3)
+    one, two, three = cluster.instances
+    one.log_in(ANNA)
+    cluster.settle()
+    two.log_in(ANNA)
+    asked = two.queue.take()
+    cluster.presence.execute([item.request for item in asked])
+    two.sessions.clear()
+    cluster.gone.add(two.me)
+    new = three.log_in(ANNA)
+    cluster.settle()
+    assert cluster.where(ANNA) == [(three.me, new)]
+
+
+def test_who_was_displaced_by_an_instance_that_had_no_time_to_say_so_finds_out() -> None:
+    cluster = Cluster(3)
+    one, two, three = cluster.instances
+    old = one.log_in(ANNA)
+    bert = one.log_in(BERT)
+    cluster.settle()
+    cluster.cut.add(frozenset((one.me, two.me)))
+    two.log_in(ANNA)
+    cluster.settle()
+    two.log_out(ANNA)
+    cluster.settle()
+    new = three.log_in(ANNA)
+    cluster.settle()
+    assert cluster.where(ANNA) == [(one.me, old), (three.me, new)]
+    cluster.instances.remove(two)
+    one.pins.doubt()
+    cluster.settle()
+    assert cluster.where(ANNA) == [(three.me, new)]
+    assert cluster.where(BERT) == [(one.me, bert)]
 
 
 @pytest.mark.parametrize("logs_out", [False, True])

@@ -4,7 +4,7 @@ Once a batch is committed, the pins of all its receivers are looked up in one ro
 newer login elsewhere may have read its inbox before. What cannot be sent on is in the receiver's inbox; but nobody may
 look into that before the next login. So its receiver is remembered until its pin is found, and then its instance is
 told to read the inbox once more. The same goes for what was sent into a link that broke before it answered a later
-ping.
+ping. Until then nothing later is sent on to that receiver either, which would come before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from qiyu.errors import PresenceUnavailable
 from qiyu.metrics import Metrics
 from qiyu.model import InstanceId
-from qiyu.presence.presence import FindPins, Pin, User
+from qiyu.presence.presence import FindPins, Pin, Unpin, User
 from qiyu.protocol.links import CheckInbox, Direct, LinkMessage, StoredMessage
 from qiyu.services.presence_queue import Outcome, PresenceQueue
 
@@ -34,15 +34,24 @@ class Committed(NamedTuple):
 
 @dataclass(slots=True)
 class Directs:
-    """`read_inbox` has the inbox of a user read once more who is pinned here, if it is here."""
+    """`read_inbox` has the inbox of a user read once more who is pinned here, if it is here. `is_gone` says that an
+    instance was fenced: pins that still lead there are taken away."""
 
     me: InstanceId
     queue: PresenceQueue
     send: Callable[[InstanceId, LinkMessage], bool]
     read_inbox: Callable[[User], None]
+    is_gone: Callable[[InstanceId], bool]
+    orphaned: Callable[[User], None]
+    """The pin of a user led to an instance that is gone: one that stood still, and pinned somebody as it went on, may
+    have displaced the pin of a session that is still there."""
+    watch: Callable[[InstanceId], None]
+    """An instance that may have to be judged: a pin leads there."""
     metrics: Metrics
     _missed: dict[User, None] = field(default_factory=dict)
     """Receivers of what could not be sent on, the oldest first."""
+    _is_looking: bool = False
+    """For some of them, who stay in it until they are found: nothing later may come before."""
     _sent: dict[InstanceId, dict[User, None]] = field(default_factory=dict)
     """Receivers of what was sent since the last ping, for each link."""
     _pinged: dict[InstanceId, dict[User, None]] = field(default_factory=dict)
@@ -64,11 +73,10 @@ class Directs:
 
     def tick(self, *, is_reachable: bool) -> None:
         """Look once more for those who have missed something, if presence answers; to be called each second."""
-        if not is_reachable or not self._missed:
+        if not is_reachable or not self._missed or self._is_looking:
             return
+        self._is_looking = True
         users = tuple(islice(self._missed, MISSED_AT_ONCE))
-        for user in users:
-            del self._missed[user]
         self.queue.ask(FindPins(users), lambda outcome: self._found_later(users, outcome))
 
     def pinged(self, instance: InstanceId) -> None:
@@ -88,10 +96,10 @@ class Directs:
         if isinstance(outcome, PresenceUnavailable):
             self._remember(receivers)
             return
-        pins = _by_user(receivers, outcome)
+        pins = self._by_user(receivers, outcome)
         for receiver, message in messages:
             pin = pins[receiver]
-            if pin is None or pin.instance == self.me:
+            if pin is None or pin.instance == self.me or receiver in self._missed:
                 continue
             if self.send(pin.instance, Direct(*receiver, message)):
                 self.metrics.directs_sent_on += 1
@@ -100,10 +108,11 @@ class Directs:
                 self._remember((receiver,))
 
     def _found_later(self, users: tuple[User, ...], outcome: Outcome) -> None:
+        self._is_looking = False
         if isinstance(outcome, PresenceUnavailable):
-            self._remember(users)
             return
-        for user, pin in _by_user(users, outcome).items():
+        for user, pin in self._by_user(users, outcome).items():
+            self._missed.pop(user, None)
             if pin is None:
                 continue  # who logs in reads its inbox
             if pin.instance == self.me:
@@ -121,7 +130,15 @@ class Directs:
                 self.metrics.directs_not_announced += 1
             self._missed[user] = None
 
-
-def _by_user(users: tuple[User, ...], outcome: Outcome) -> dict[User, Pin | None]:
-    assert isinstance(outcome, list)  # noqa: S101  # the answer to a FindPins
-    return dict(zip(users, outcome, strict=True))
+    def _by_user(self, users: tuple[User, ...], outcome: Outcome) -> dict[User, Pin | None]:
+        assert isinstance(outcome, list)  # noqa: S101  # the answer to a FindPins
+        pins = dict(zip(users, outcome, strict=True))
+        for user, pin in pins.items():
+            if pin is None:
+                continue
+            self.watch(pin.instance)
+            if self.is_gone(pin.instance):
+                self.queue.ask(Unpin(user, pin), lambda _: None)
+                self.orphaned(user)
+                pins[user] = None
+        return pins

@@ -32,6 +32,10 @@ class Kicks:
     """Have the pin of a user who is logged in here written once more."""
     others: Callable[[], Iterable[InstanceId]]
     """All other instances that are not fenced."""
+    is_gone: Callable[[InstanceId], bool]
+    """Whether an instance is fenced."""
+    watch: Callable[[InstanceId], None]
+    """An instance that may have to be judged: it has a session that is to end."""
     metrics: Metrics
     _unanswered: dict[InstanceId, dict[tuple[User, int], None]] = field(default_factory=dict)
 
@@ -43,15 +47,16 @@ class Kicks:
         return sum(map(len, self._unanswered.values()))
 
     def kick(self, user: User, stood: Pin) -> None:
-        """A newer login of this user stands here."""
-        self._unanswered.setdefault(stood.instance, {})[user, stood.session] = None
-        self.metrics.kicks_sent += 1
-        self.send(stood.instance, Kick(*user, stood.session))
+        """A newer login of this user stands here, where this pin stood before."""
+        if self.is_gone(stood.instance):  # it cannot say any longer whose pin it has displaced in its turn
+            self.kick_whomever(user)
+        else:
+            self._kick(user, stood)
 
     def kick_whomever(self, user: User) -> None:
         """A newer login of this user may have displaced another, and nobody knows whose."""
         for instance in self.others():
-            self.kick(user, Pin(instance, ANY_SESSION, 0))
+            self._kick(user, Pin(instance, ANY_SESSION, 0))
 
     def link_opened(self, instance: InstanceId) -> None:
         """Whatever it was told before may have been lost."""
@@ -59,8 +64,10 @@ class Kicks:
             self.send(instance, Kick(*user, session))
 
     def fenced(self, instance: InstanceId) -> None:
-        """It ends all its sessions by itself."""
-        self._unanswered.pop(instance, None)
+        """It ends all its sessions by itself, but cannot say any longer whose pins those have displaced."""
+        for user, session in self._unanswered.pop(instance, {}):
+            if session != ANY_SESSION:
+                self.kick_whomever(user)
 
     def received(self, sender: InstanceId, message: Kick) -> None:
         """Another instance says that a newer login stands there."""
@@ -79,3 +86,9 @@ class Kicks:
         kicks.pop((User(message.app_id, message.user_id), message.session), None)
         if not kicks:
             del self._unanswered[sender]
+
+    def _kick(self, user: User, stood: Pin) -> None:
+        self.watch(stood.instance)
+        self._unanswered.setdefault(stood.instance, {})[user, stood.session] = None
+        self.metrics.kicks_sent += 1
+        self.send(stood.instance, Kick(*user, stood.session))

@@ -55,6 +55,8 @@ class _Watched:
     moved_at: float
     """When its count of renewals was last seen to move, or when it was first asked about."""
     lease: Lease | None = None
+    lease_stands: bool = False
+    """It was in presence when that was last looked at: it goes when it is dropped, or all is forgotten."""
     refused_since: float | None = None
 
 
@@ -62,13 +64,16 @@ class _Watched:
 class LeaseKeeper:
     """Renews one's own lease, and watches those of others. All times are monotonic seconds.
 
-    `forgotten` is called when presence may have lost what this instance has written to it, and once at the start.
+    `forgotten` is called when presence may have lost what this instance has written to it, and once at the start;
+    `departed` when another instance is found to be fenced, or to have stopped in order, by whomever: its lease has been
+    dropped. What it had stored last it may have told nobody.
     """
 
     me: InstanceId
     rules: LeaseRules
     started_at: float
     forgotten: Callable[[], None] = lambda: None
+    departed: Callable[[InstanceId], None] = lambda _: None
     is_superseded: bool = False
     """A later incarnation has this instance's number: this one has been fenced."""
     _renewals: int = 0
@@ -82,6 +87,8 @@ class LeaseKeeper:
     _ticked_at: float = field(init=False)
     _was_paused: bool = False
     _others: dict[int, _Watched] = field(default_factory=dict)
+    _gone: dict[int, int] = field(default_factory=dict)
+    """By number, the last incarnation that has departed."""
 
     def __post_init__(self) -> None:
         self._checked_at = self._ticked_at = self.started_at
@@ -127,6 +134,8 @@ class LeaseKeeper:
         if answer.epoch != self._epoch:
             self._epoch = answer.epoch
             self._watching_since = now
+            for watched in self._others.values():
+                watched.lease_stands = False
             self.forgotten()
         elif has_gap:
             self._watching_since = now
@@ -150,9 +159,8 @@ class LeaseKeeper:
 
     def watch(self, instance: InstanceId, now: float) -> None:
         """Somebody met this instance, in the database or on a link: judge it even if it never had a lease here."""
-        watched = self._others.get(instance.number)
-        if instance != self.me and (watched is None or watched.instance.incarnation < instance.incarnation):
-            self._others[instance.number] = _Watched(instance, now)
+        if instance != self.me and not self.is_gone(instance):
+            self._watched(instance, now)
 
     def lease_of(self, instance: InstanceId) -> Lease | None:
         """Its lease, as last seen."""
@@ -184,6 +192,13 @@ class LeaseKeeper:
             return False
         return not self._is_lost(watched, now)
 
+    def is_gone(self, instance: InstanceId) -> bool:
+        """Whether it was fenced, or has stopped. Who is only unknown is not gone: it may just have started."""
+        watched = self._others.get(instance.number)
+        if watched is not None and watched.instance.incarnation > instance.incarnation:
+            return True
+        return instance.incarnation <= self._gone.get(instance.number, -1)
+
     def to_fence(self, now: float) -> list[InstanceId]:
         """Whom to fence now."""
         can_judge = self.is_reachable(now) and now <= self._valid_until
@@ -195,10 +210,21 @@ class LeaseKeeper:
         ]
 
     def fenced(self, instance: InstanceId) -> None:
-        """It is fenced: nothing more is to be known of it."""
+        """It is fenced, or has stopped: nothing more is to be known of it."""
         watched = self._others.get(instance.number)
         if watched is not None and watched.instance == instance:
             del self._others[instance.number]
+            self._gone[instance.number] = instance.incarnation
+            self.departed(instance)
+
+    def _watched(self, instance: InstanceId, now: float) -> _Watched:
+        watched = self._others.get(instance.number)
+        if watched is not None and watched.instance.incarnation < instance.incarnation:
+            self.fenced(watched.instance)
+            watched = None
+        if watched is None:
+            watched = self._others[instance.number] = _Watched(instance, now)
+        return watched
 
     def _is_lost(self, watched: _Watched, now: float) -> bool:
         return now - max(watched.moved_at, self._watching_since) > self.rules.lease_seconds
@@ -207,13 +233,18 @@ class LeaseKeeper:
         return watched.refused_since is not None and now - watched.refused_since >= self.rules.refused_seconds
 
     def _look_at(self, answer: Leases, now: float) -> None:
+        for watched in list(self._others.values()):
+            found = answer.by_number.get(watched.instance.number)
+            if watched.lease_stands and (found is None or found.instance != watched.instance):
+                self.fenced(watched.instance)
         for number, lease in answer.by_number.items():
             if number == self.me.number:
                 continue
-            watched = self._others.get(number)
-            if watched is None or watched.instance.incarnation < lease.incarnation:
-                self._others[number] = _Watched(lease.instance, now, lease)
-            elif watched.instance == lease.instance:
+            if self.is_gone(lease.instance):
+                continue
+            watched = self._watched(lease.instance, now)
+            if watched.instance == lease.instance:
                 if watched.lease is None or watched.lease.renewals != lease.renewals:
                     watched.moved_at = now
                 watched.lease = lease
+                watched.lease_stands = True

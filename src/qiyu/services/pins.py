@@ -8,6 +8,7 @@
     UNWRITTEN   presence answers again          WRITING
     PINNED      presence has forgotten it       WRITING
     PINNED      another instance is not sure    WRITING
+    PINNED      looked at, it is gone           WRITING
     any         logout                          none; the pin is taken away if it is still this session's
 
 A login writes its pin and then reads its inbox; who sends a direct message stores it and then looks for the pin. So one
@@ -17,6 +18,9 @@ when it has been.
 A login is fresh only at its first writing: it then takes the place of any other, whatever the clocks say. Written again
 it yields to a newer one, for a second may have come between. But whose place it took the lost answer has said: so when
 it is settled, all instances are asked to have their pins of this user judged (`Kicks.kick_whomever`).
+
+An instance that has departed may have had a newer login of somebody here, and no time to say so. Then all pins are
+looked at, which is cheaper than to write them: whoever's is not there any longer writes it, and learns why.
 """
 
 from __future__ import annotations
@@ -24,12 +28,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import islice
 from typing import Final
 
 from qiyu.errors import PresenceUnavailable
 from qiyu.metrics import Metrics
 from qiyu.model import InstanceId
-from qiyu.presence.presence import Pin, Pinned, PinUser, Unpin, User
+from qiyu.presence.presence import FindPins, Pin, Pinned, PinUser, Unpin, User
 from qiyu.services.kicks import Kicks
 from qiyu.services.presence_queue import Outcome, PresenceQueue
 
@@ -74,6 +79,7 @@ class Pins:
     metrics: Metrics
     _logins: dict[User, Login] = field(default_factory=dict)
     _unwritten: dict[User, Login] = field(default_factory=dict)
+    _doubted: dict[User, Login] = field(default_factory=dict)
     _unpins: dict[Login, None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -121,6 +127,10 @@ class Pins:
         else:
             self._is_unwritten(login)
 
+    def doubt(self) -> None:
+        """Another instance has departed: look at all pins, a portion at each `tick`."""
+        self._doubted.update((login.user, login) for login in self._logins.values() if login.state is PinState.PINNED)
+
     def tick(self, *, is_reachable: bool) -> None:
         """Write again what could not be written, if presence answers; to be called each second."""
         if not is_reachable:
@@ -133,6 +143,20 @@ class Pins:
             login = next(iter(self._unpins))
             del self._unpins[login]
             self._unpin(login)
+        users = tuple(islice(self._doubted, AGAIN_AT_ONCE))
+        if users:
+            logins = [self._doubted.pop(user) for user in users]
+            self.queue.ask(FindPins(users), lambda outcome: self._looked_at(logins, outcome))
+
+    def _looked_at(self, logins: list[Login], outcome: Outcome) -> None:
+        if isinstance(outcome, PresenceUnavailable):
+            self._doubted.update((login.user, login) for login in logins)
+            return
+        assert isinstance(outcome, list)  # noqa: S101  # the answer to a FindPins
+        for login, pin in zip(logins, outcome, strict=True):
+            is_here = self._logins.get(login.user) is login and login.state is PinState.PINNED
+            if is_here and (pin is None or not pin.is_of(login.pin)):
+                self._is_unwritten(login)
 
     def _write(self, login: Login, *, is_fresh: bool) -> None:
         self.queue.ask(PinUser(login.user, login.pin, is_fresh), lambda outcome: self._written(login, outcome))
