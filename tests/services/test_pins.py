@@ -29,6 +29,7 @@ class Instance:
         self.cluster = cluster
         self.clock_ms = clock_ms
         self.sessions: dict[User, int] = {}
+        self.unsettled: list[tuple[User, int]] = []
         self.settled: list[tuple[User, int]] = []
         self.replaced: list[tuple[User, int]] = []
         self.queue = PresenceQueue(Metrics())
@@ -41,7 +42,7 @@ class Instance:
             lambda _: None,
             Metrics(),
         )
-        self.pins = Pins(me, self.queue, self.kicks, self._settled, self._replaced, Metrics())
+        self.pins = Pins(me, self.queue, self.kicks, self._unsettled, self._settled, self._replaced, Metrics())
 
     def send(self, to: InstanceId, message: LinkMessage) -> bool:
         if frozenset((self.me, to)) in self.cluster.cut:
@@ -71,6 +72,9 @@ class Instance:
     def _others(self) -> list[InstanceId]:
         others = [other.me for other in self.cluster.instances if other is not self]
         return [other for other in others if other not in self.cluster.gone]
+
+    def _unsettled(self, user: User, session: int) -> None:
+        self.unsettled.append((user, session))
 
     def _settled(self, user: User, session: int) -> None:
         self.settled.append((user, session))
@@ -272,6 +276,9 @@ def test_what_presence_has_forgotten_is_written_again_and_inboxes_are_read_once_
     cluster.settle()
     cluster.presence.empty()
     one.pins.forgotten()
+    one.pins.tick(is_reachable=True)
+    assert one.unsettled == [(ANNA, session)]  # before anybody can find the pin
+    assert cluster.pin(ANNA) is None
     cluster.settle()
     assert cluster.pin(ANNA) is not None
     assert one.settled == [(ANNA, session)] * 2

@@ -220,7 +220,7 @@ class Node:
         self.kicks = Kicks(
             self.send, self._end_replaced, self._write_again, self._others, self._is_gone, self._watch, self.metrics
         )
-        self.pins = Pins(me, self.asks, self.kicks, self._may_read_inbox, self._replaced, self.metrics)
+        self.pins = Pins(me, self.asks, self.kicks, self._must_wait, self._may_read_inbox, self._replaced, self.metrics)
         self.directs = Directs(
             me,
             self.asks,
@@ -904,6 +904,12 @@ class Node:
         self._transact(lambda: self.database.inbox(session.user), done)
 
     # What pins and kicks do
+
+    def _must_wait(self, user: User, number: int) -> None:
+        session = self.sessions.get(user)
+        if session is not None and session.number == number:
+            session.is_replaying = True
+            session.reads += 1  # one that is under way is not enough
 
     def _may_read_inbox(self, user: User, number: int) -> None:
         session = self.sessions.get(user)

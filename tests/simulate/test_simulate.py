@@ -12,7 +12,7 @@ from simulate.run import PLANTS, Run
 SEEDS: Final = 200
 SECONDS: Final = 40.0
 """However slow the machine is: at least `AT_LEAST` seeds, and then no more than fit."""
-AT_LEAST: Final = 20
+AT_LEAST: Final = 10
 PLANTED_SEEDS: Final = 40
 """Within which each broken rule has to be noticed."""
 

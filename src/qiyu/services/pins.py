@@ -15,6 +15,9 @@ A login writes its pin and then reads its inbox; who sends a direct message stor
 of the two sees the other. Where the pin could not be written, that does not hold, and so the inbox is read once more
 when it has been.
 
+Whenever a pin is written, newer direct messages wait until the inbox has been read after it: somebody who finds the pin
+may send one before the answer is here, and an earlier one, for which no pin was found, is still in the inbox.
+
 A login is fresh only at its first writing: it then takes the place of any other, whatever the clocks say. Written again
 it yields to a newer one, for a second may have come between. But whose place it took the lost answer has said: so when
 it is settled, all instances are asked to have their pins of this user judged (`Kicks.kick_whomever`).
@@ -68,14 +71,17 @@ class Login:
 
 @dataclass(slots=True)
 class Pins:
-    """`settled` is called when a session's inbox may be read, perhaps not for the first time, and `replaced` when a
-    newer login stands elsewhere: the caller ends the session, and may call `log_out` for it."""
+    """The three callbacks are about one session of a user, by its number."""
 
     me: InstanceId
     queue: PresenceQueue
     kicks: Kicks
+    unsettled: Callable[[User, int], None]
+    """Its pin is written again: newer direct messages are to wait."""
     settled: Callable[[User, int], None]
+    """Its inbox may be read, perhaps not for the first time."""
     replaced: Callable[[User, int], None]
+    """A newer login stands elsewhere: end the session, which may call `log_out`."""
     metrics: Metrics
     _logins: dict[User, Login] = field(default_factory=dict)
     _unwritten: dict[User, Login] = field(default_factory=dict)
@@ -138,6 +144,7 @@ class Pins:
         for _ in range(min(AGAIN_AT_ONCE, len(self._unwritten))):
             login = self._unwritten.pop(next(iter(self._unwritten)))
             login.state = PinState.WRITING
+            self.unsettled(login.user, login.pin.session)
             self._write(login, is_fresh=False)
         for _ in range(min(AGAIN_AT_ONCE, len(self._unpins))):
             login = next(iter(self._unpins))
