@@ -22,10 +22,10 @@ from qiyu.drivers.listener import address_of
 from qiyu.drivers.living import run_living_rooms, run_moderation, store_last_counts
 from qiyu.errors import Fenced
 from qiyu.living.rooms import LivingRooms
+from qiyu.model import InstanceId
 from qiyu.routing.msgid import time_of
 from qiyu.services.trusted_clock import TrustedClock
 from qiyu.storage.database import Database, database_url
-from qiyu.storage.instances import Incarnation
 from qiyu.storage.lock import serving_alone
 from qiyu.storage.messages import largest_msg_id
 from qiyu.storage.migrate import upgrade
@@ -89,7 +89,7 @@ async def _build(
     settings: Settings,
     secret: str,
     database: Database,
-    mine: Incarnation,
+    mine: InstanceId,
     sockets: dict[str, list[socket.socket]],
 ) -> App:
     largest = await database.read(largest_msg_id)  # of this moment: whoever served before writes no more
@@ -106,7 +106,7 @@ async def _build(
 async def _run(
     app: App,
     database: Database,
-    mine: Incarnation,
+    mine: InstanceId,
     stops: AsyncIterator[object],
     announce: Callable[[str], None],
     *,

@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from qiyu.drivers.instance import claim_instance, release_instance, watch_instance
 from qiyu.errors import Fenced
+from qiyu.model import InstanceId
 from qiyu.storage.database import Database, database_url
-from qiyu.storage.instances import Incarnation, list_instances
+from qiyu.storage.instances import list_instances
 from qiyu.storage.migrate import upgrade
 
 
@@ -24,7 +25,7 @@ async def databases(tmp_path: Path) -> AsyncIterator[list[Database]]:
         yield [one, two]
 
 
-async def claimed(database: Database) -> Incarnation:
+async def claimed(database: Database) -> InstanceId:
     return await claim_instance(database, number=None, alone=True, now_ms=1)
 
 
@@ -42,7 +43,7 @@ async def test_whoever_was_there_before_is_told_and_writes_no_more(databases: li
                 nursery.start_soon(watch_instance, one, first, ended.append)
                 second = await claimed(two)
                 # and it ends by itself, though it writes nothing
-    assert (first, second) == (Incarnation(0, 1), Incarnation(0, 2))
+    assert (first, second) == (InstanceId(0, 1), InstanceId(0, 2))
     assert "has started since" in str(ended[0])
     with pytest.raises(Fenced):
         await one.run(write)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from qiyu.errors import ErrorCode, Refused
@@ -8,7 +10,7 @@ from qiyu.model import InstanceId
 from qiyu.protocol.links import Forward, LinkMessage, Receipt, Refusal, Subscribe, Subscribed
 from qiyu.services import forwarding
 from qiyu.services.forwarding import Forwarder, Forwarding, Origin, refusal_of
-from qiyu.services.homes import Claimed, Homes, RoomKey
+from qiyu.services.homes import Claimed, Homes, RoomKey, RoomSide
 from services.test_homes import ROOM, Cluster, Side
 
 ME, HOME, NEXT = InstanceId(1, 1), InstanceId(2, 1), InstanceId(3, 1)
@@ -39,7 +41,12 @@ class Forwards:
         self.side = Side(Cluster())
         self.side.people = 1
         self.homes = Homes(
-            ME, self, self._send, self.links.__contains__, lambda _: None, Metrics()  # type: ignore[arg-type]
+            ME,
+            cast("RoomSide", self),
+            self._send,
+            self.links.__contains__,
+            lambda _: None,
+            Metrics(),
         )
         self.forwarding = Forwarding(self.homes, self._send, self._accept, Metrics())
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from history import History, Room, Target
-from history import User as To
+from history.record import History, Room, Target
+from history.record import User as To
 from qiyu.errors import Refused
 from qiyu.presence.presence import User
 from qiyu.protocol.links import StoredMessage

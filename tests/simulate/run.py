@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 
-from history import History, Kind, Sent
-from history import User as To
+from history.judge import Kind, judge
+from history.record import History, Sent
+from history.record import User as To
 from qiyu.errors import PresenceUnavailable
 from qiyu.presence.memory import MemoryPresence
 from qiyu.presence.presence import FindPins, User
@@ -201,7 +202,7 @@ class Run:
         faults = list(self.cluster.database.broken)
         faults += [
             f"{fault.at:.3f} {fault.kind.name}: {fault.text}"
-            for fault in self.history.judge(retry_seconds=0.0)
+            for fault in judge(self.history, retry_seconds=0.0)
             if fault.kind is not Kind.OUT_OF_ORDER or not self._came_by_two_ways(fault.text)
         ]
         nodes = [server.node for server in self.cluster.servers if server.node is not None]

@@ -7,24 +7,25 @@ import trio
 from sqlalchemy import Connection, text
 
 from qiyu.errors import DatabaseUnavailable, Fenced, StartupError
+from qiyu.model import InstanceId
 from qiyu.storage.database import Database
-from qiyu.storage.instances import Incarnation, check, claim, fence, find, hold, list_instances, try_to_write
+from qiyu.storage.instances import check, claim, fence, find, hold, list_instances, try_to_write
 from qiyu.storage.tables import INSTANCES
 from storage.conftest import Urls, only
 
 NOW = 1_750_000_000_000
 
 
-async def claimed(db: Database, *, alone: bool = False, number: int | None = None, address: str = "a:1") -> Incarnation:
+async def claimed(db: Database, *, alone: bool = False, number: int | None = None, address: str = "a:1") -> InstanceId:
     return await db.run(claim, address=address, number=number, alone=alone, now_ms=NOW)
 
 
 async def test_each_takes_the_smallest_free_number(db: Database) -> None:
     made = [await claimed(db) for _ in range(3)]
-    assert made == [Incarnation(0, 1), Incarnation(1, 1), Incarnation(2, 1)]
+    assert made == [InstanceId(0, 1), InstanceId(1, 1), InstanceId(2, 1)]
     assert await db.run(fence, made[1])
-    assert await claimed(db) == Incarnation(1, 2)
-    assert await claimed(db, number=7) == Incarnation(7, 1)
+    assert await claimed(db) == InstanceId(1, 2)
+    assert await claimed(db, number=7) == InstanceId(7, 1)
     assert [each.number for each in await db.read(list_instances)] == [0, 1, 2, 7]
 
 
@@ -40,14 +41,14 @@ async def test_all_numbers_can_be_taken(db: Database) -> None:
     await db.run(lambda c: c.execute(text(f"INSERT INTO t_im_instance VALUES {values}")))  # noqa: S608
     with pytest.raises(StartupError, match="all 1024 instance numbers are taken"):
         await claimed(db)
-    assert await db.run(fence, Incarnation(77, 1))
-    assert await claimed(db) == Incarnation(77, 2)
+    assert await db.run(fence, InstanceId(77, 1))
+    assert await claimed(db) == InstanceId(77, 2)
 
 
 async def test_who_starts_alone_fences_everybody(db: Database) -> None:
     one, two = await claimed(db), await claimed(db)
     three = await claimed(db, alone=True, address="new:9")
-    assert three == Incarnation(0, 2)
+    assert three == InstanceId(0, 2)
     for fenced in (one, two):
         for ask in (hold, check):
             with pytest.raises(Fenced, match=f"instance {fenced.number}, incarnation 1.*may write no more"):
@@ -72,7 +73,7 @@ async def test_fencing_is_told_once(db: Database) -> None:
 
 
 async def test_of_many_who_start_at_once_each_has_a_number(url: str, db: Database) -> None:
-    made: list[Incarnation] = []
+    made: list[InstanceId] = []
 
     async def start() -> None:
         async with Database.open(url) as mine:
@@ -81,11 +82,11 @@ async def test_of_many_who_start_at_once_each_has_a_number(url: str, db: Databas
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(start)
-    assert sorted(made) == [Incarnation(number, 1) for number in range(4)]
+    assert sorted(made) == [InstanceId(number, 1) for number in range(4)]
 
 
 async def test_of_many_who_start_alone_one_is_left(url: str, db: Database) -> None:
-    made: list[Incarnation] = []
+    made: list[InstanceId] = []
 
     async def start() -> None:
         async with Database.open(url) as mine:

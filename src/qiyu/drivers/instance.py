@@ -13,8 +13,9 @@ import structlog
 import trio
 
 from qiyu.errors import DatabaseUnavailable, Fenced
+from qiyu.model import InstanceId
 from qiyu.storage.database import Database
-from qiyu.storage.instances import Incarnation, check, claim, fence, hold
+from qiyu.storage.instances import check, claim, fence, hold
 from qiyu.storage.tables import ADDRESS_CHARS
 
 CHECK_SECONDS: Final = 1.0
@@ -23,7 +24,7 @@ RELEASE_SECONDS: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-async def claim_instance(database: Database, *, number: int | None, alone: bool, now_ms: int) -> Incarnation:
+async def claim_instance(database: Database, *, number: int | None, alone: bool, now_ms: int) -> InstanceId:
     """Become an instance, and let every transaction that writes begin with a look whether that is still so.
 
     `number` None: any that is free. With `alone`, whichever server was there before may write no more from now on.
@@ -36,7 +37,7 @@ async def claim_instance(database: Database, *, number: int | None, alone: bool,
     return mine
 
 
-async def watch_instance(database: Database, mine: Incarnation, end: Callable[[Fenced], None]) -> None:
+async def watch_instance(database: Database, mine: InstanceId, end: Callable[[Fenced], None]) -> None:
     """Call `end` once when another server has taken this one's place; also where nothing is to be written."""
     while database.fenced_because is None:
         with trio.move_on_after(CHECK_SECONDS):
@@ -50,7 +51,7 @@ async def watch_instance(database: Database, mine: Incarnation, end: Callable[[F
     end(database.fenced_because)
 
 
-async def release_instance(database: Database, mine: Incarnation) -> None:
+async def release_instance(database: Database, mine: InstanceId) -> None:
     """At the stop: the number is free for others. The stop does not wait long for it."""
     with trio.move_on_after(RELEASE_SECONDS, shield=True):
         try:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from qiyu.errors import Fenced, StartupError
+from qiyu.model import InstanceId
 from qiyu.storage.tables import INSTANCES, t_im_instance
 
 _t: Final = t_im_instance.c
@@ -22,15 +23,6 @@ _FREE: Final = 1
 _TAKEN: Final = 0
 _MUTEX: Final = -1
 """The number of a row that is no instance: whoever claims a number locks it, and `try_to_write` writes to it."""
-
-
-class Incarnation(NamedTuple):
-    """One run of one instance."""
-
-    number: int
-    """0 to 1023."""
-    incarnation: int
-    """Grows with each run that has this number."""
 
 
 class Instance(NamedTuple):
@@ -44,7 +36,7 @@ class Instance(NamedTuple):
     start_time: int
 
 
-def claim(c: Connection, *, address: str, number: int | None, alone: bool, now_ms: int) -> Incarnation:
+def claim(c: Connection, *, address: str, number: int | None, alone: bool, now_ms: int) -> InstanceId:
     """Become an instance: the smallest number that nobody has, or this one; with the next incarnation of it.
 
     With `alone`, whoever was one before is fenced. Raises StartupError where `number`, or every one, is taken.
@@ -60,32 +52,32 @@ def claim(c: Connection, *, address: str, number: int | None, alone: bool, now_m
     before = rows.get(number)
     if before is None:
         _insert(c, number, 1, address, _TAKEN, now_ms)
-        return Incarnation(number, 1)
+        return InstanceId(number, 1)
     if not before.fenced:
         raise StartupError(
             f"instance.number = {number}: taken by {before.address}; expected a number that is free, or -1 for any"
         )
-    mine = Incarnation(number, before.incarnation + 1)
+    mine = InstanceId(number, before.incarnation + 1)
     row = update(t_im_instance).where(_t.number == number)
     c.execute(row.values(incarnation=mine.incarnation, address=address, fenced=_TAKEN, start_time=now_ms))
     return mine
 
 
-def hold(c: Connection, mine: Incarnation) -> None:
+def hold(c: Connection, mine: InstanceId) -> None:
     """Let nobody fence this incarnation before the transaction ends. Raises Fenced where somebody has."""
     held = select(_t.number).where(_t.number == mine.number, _t.incarnation == mine.incarnation, _t.fenced == _TAKEN)
     if c.scalar(held.with_for_update(read=True)) is None:
         _raise_fenced(c, mine)
 
 
-def check(c: Connection, mine: Incarnation) -> None:
+def check(c: Connection, mine: InstanceId) -> None:
     """`hold` without a lock, for who only wants to know."""
     row = find(c, mine.number)
     if row is None or row.fenced or row.incarnation != mine.incarnation:
         _raise_fenced(c, mine)
 
 
-def fence(c: Connection, whom: Incarnation) -> bool:
+def fence(c: Connection, whom: InstanceId) -> bool:
     """Let it write nothing more, once its transactions that are under way have ended. Whether it was this that did."""
     those = update(t_im_instance).where(
         _t.number == whom.number, _t.incarnation == whom.incarnation, _t.fenced == _TAKEN
@@ -129,7 +121,7 @@ def _insert(c: Connection, number: int, incarnation: int, address: str, fenced: 
     c.execute(insert(t_im_instance).values(**row, start_time=now_ms, beats=0))
 
 
-def _raise_fenced(c: Connection, mine: Incarnation) -> None:
+def _raise_fenced(c: Connection, mine: InstanceId) -> None:
     row = find(c, mine.number)
     by = f"{row.address} has started since" if row is not None and row.incarnation > mine.incarnation else "fenced"
     raise Fenced(

@@ -264,3 +264,15 @@ t_im_instance = Table(
     Column("beats", BigInteger, nullable=False),
     **_MYSQL,
 )
+
+# Which instance a room is at home on: see homes.py. The number is -1 where nobody has it.
+t_im_room_home = Table(
+    "t_im_room_home",
+    metadata,
+    Column("app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("room_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    **_MYSQL,
+)
