@@ -12,8 +12,7 @@ BENCH_OPTIONS ?=
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check fuzz crash bench bench-quick screenshots clean
-.PHONY: help serve test check fuzz crash simulate bench bench-quick clean
+.PHONY: help serve demo test check fuzz crash simulate bench bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
