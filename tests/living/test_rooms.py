@@ -56,6 +56,8 @@ class Town(Harness):
             is_open = None if open_ids is None else room_id in open_ids
             for session, found in entries:
                 self.dispatcher.resume(session, partial(found, is_open), self.now)
+        for session, loaded in self.node.catch_up.take_all():  # what was said there last: nothing, as far as is known
+            self.dispatcher.resume(session, loaded, self.now)
 
     async def elsewhere(self, work: Callable[..., Any], **arguments: Any) -> Any:
         """What another instance does to the database."""
