@@ -15,7 +15,8 @@ async def described(site: Site) -> dict[str, Any]:
 
 async def test_every_call_is_described(site: Site) -> None:
     paths = (await described(site))["paths"]
-    rules = [rule for rule in site.app.url_map.iter_rules() if rule.rule not in UNDESCRIBED]
+    rules = [rule for rule in site.app.url_map.iter_rules() if not rule.rule.startswith("/media/")]
+    rules = [rule for rule in rules if rule.rule not in UNDESCRIBED]  # and /media is for engines, in their terms
     assert sorted(paths) == sorted(rule.rule for rule in rules)
     for path, operations in paths.items():
         [(method, operation)] = operations.items()
@@ -59,6 +60,7 @@ async def test_answers_are_described_in_their_envelope(site: Site) -> None:
         "covertImg",
         "goodNum",
         "id",
+        "onAir",
         "roomName",
         "watchNum",
     ]
