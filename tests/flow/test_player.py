@@ -94,9 +94,12 @@ async def test_it_plays_at_real_speed_and_is_not_black(show: Show, page_url: str
         begun, before = time.monotonic(), await browser.evaluate(VIDEO)
         await trio.sleep(3)
         after = await browser.evaluate(VIDEO)
-        speed = (after["currentTime"] - before["currentTime"]) / (time.monotonic() - begun)
+        elapsed = time.monotonic() - begun
+        played, came = (after[name] - before[name] for name in ("currentTime", "end"))
+        speed = played / elapsed
         pixels = await browser.evaluate(PIXELS)
-    assert 0.75 < speed < 1.3
+    # Said in full, for it may be the encoder that did not keep up.
+    assert 0.75 < speed < 1.3, f"played {played:.2f} s, of {came:.2f} s that came in {elapsed:.2f} s"
     assert max(pixels) > 100
     assert len(set(pixels)) > 1  # the test picture has bars of several colours
     assert after["videoWidth"] == 320
