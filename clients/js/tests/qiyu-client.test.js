@@ -294,6 +294,23 @@ describe("a room", () => {
     }
   });
 
+  it("is entered anew, and its history is to be loaded, after the user was signed in elsewhere", async () => {
+    await online();
+    client.enter(7);
+    answer({lastMsgId: "100"});
+    FakeSocket.last.receive(Code.BIZ, chat("101"));
+    FakeSocket.last.drop(4001);
+    client.start();
+    await logIn();
+    assert.deepEqual(FakeSocket.last.of(Code.ROOM)[0].data, {roomId: 7});
+    answer({lastMsgId: "105"});
+    assert.deepEqual([of("entered")[1].again, of("entered")[1].recovered], [true, false]);
+    FakeSocket.last.drop();
+    mock.timers.tick(1000);
+    await logIn();
+    assert.equal(FakeSocket.last.of(Code.ROOM)[0].data.afterMsgId, "105");
+  });
+
   it("asks for what a slow connection was not sent, and means that also after the next connection", async () => {
     await online();
     client.enter(7);

@@ -308,6 +308,8 @@ export class QiyuClient {
     this.#failures = 0;
     this.#tokensRefused = 0;
     this.#wasOnline = false;
+    // What the user said elsewhere meanwhile is not among what is caught up, which is what others said.
+    if (this.#room?.wasEntered) this.#room.forget();
     this.#ticker = setInterval(() => this.#tick(), 1000);
     this.#unwatch = this.#watchDevice();
     this.#connect();
@@ -806,6 +808,12 @@ class Entry {
 
   gap() {
     this.#gapAfter ??= this.#position;
+  }
+
+  /** How far it was seen says nothing any more: the history is to be loaded. */
+  forget() {
+    this.#position = "";
+    this.#gapAfter = null;
   }
 
   lost() {
