@@ -78,6 +78,8 @@ def qiyu(name: str, source: Path | None, settings: Mapping[str, str], users: int
         environment = _environment(folder.name, settings)
         if source is not None:
             environment["PYTHONPATH"] = str(source.resolve() / "src")
+            if "[rtmp]" not in (source / "config.toml").read_text():
+                del environment["QIYU_RTMP__PORT"]  # an older version does not start with a setting it does not know
         command = [sys.executable, "-m", "qiyu"]
         log = output / f"{_file_name(name)}.log"
         try:
