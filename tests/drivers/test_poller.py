@@ -93,6 +93,12 @@ async def test_what_another_task_pushes_is_sent_without_anything_to_read(bench: 
             assert (await peer.expect(HEARTBEAT))["data"] == str(n)
 
 
+async def test_connections_share_what_wakes_the_poller(bench: Bench) -> None:
+    (one, first), (two, second) = bench.connect(), bench.connect()
+    async with one, two:
+        assert first.outbox.wake is second.outbox.wake
+
+
 async def test_what_the_socket_does_not_take_waits_until_it_does(bench: Bench) -> None:
     peer, session = await bench.log_in(10001)
     async with peer:

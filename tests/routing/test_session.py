@@ -41,6 +41,15 @@ def test_sessions_share_packets_when_kind_and_width_are_the_same() -> None:
     assert len(keys) == 6
 
 
+def test_the_app_of_nearly_all_is_one_object() -> None:
+    one, two = session(), session()
+    for each in (one, two):
+        each.identify(int("10001"), 10_000, "", "")
+    assert one.app_id is two.app_id
+    one.identify(20_000, 10_000, "", "")
+    assert one.app_id == 20_000
+
+
 def test_an_error_names_the_packet_it_is_about() -> None:
     one = session()
     one.identify(10_001, 10_000, "", "")

@@ -71,6 +71,7 @@ class Poller:
         self._alarm = Alarm()
         self._asleep = False
         self._emptied: trio.Event | None = None
+        self._wake_for_all = self._wake  # made once: each outbox would keep a bound method of its own, of 64 bytes
         source.register(self._alarm.fileno())
 
     def __len__(self) -> int:
@@ -83,7 +84,7 @@ class Poller:
     def add(self, sock: socket.socket, door: Door, address: Address) -> Endpoint:
         """Drive a connected, non-blocking socket from now on, and close it in the end. Raises OSError if it cannot."""
         self._source.register(sock.fileno())  # first, for it may fail
-        outbox = self._dispatcher.node.outboxes.open(self._wake)
+        outbox = self._dispatcher.node.outboxes.open(self._wake_for_all)
         endpoint = self._dispatcher.opened(door, outbox, address, self._clock())
         connection = outbox.owner = PlainConnection(sock, outbox, endpoint)
         self._connections[connection.fd] = connection

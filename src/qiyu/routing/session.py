@@ -75,7 +75,7 @@ class Session(Endpoint):
 
     def identify(self, app_id: int, user_id: int, nickname: str, avatar: str) -> None:
         """It is logged in from here on."""
-        self.app_id = app_id
+        self.app_id = APP_ID if app_id == APP_ID else app_id  # one object for nearly all, and not their tokens' own
         self.user_id = user_id
         self.nickname = nickname
         self.avatar = avatar
