@@ -69,14 +69,14 @@ def test_likes_are_counted_for_all(house: House, open_page: OpenPage) -> None:
     assert two.locator(".heart").count() == 0, "less motion is wanted here"
 
 
-def test_what_people_write_stays_text(house: House, open_page: OpenPage) -> None:
+def test_what_people_write_stays_text(own_house: House, open_page: OpenPage) -> None:
     nick_name = EVIL[:35]
-    anchor, room = house.open_room(EVIL[:60], covert_img="/x;javascript:alert(1)", nick_name=nick_name)
-    # The cover is no picture, and that the browser says itself.
-    home = open_page(anchor, expects="404")
+    anchor, room = own_house.open_room(EVIL[:60], covert_img="/x;javascript:alert(1)", nick_name=nick_name)
+    # The cover is no picture, and that the browser says itself: in a house of its own, where no other test sees it.
+    home = open_page(anchor, at=own_house, expects="404")
     expect(home.locator(f".card[href='#/room/{room}'] h2")).to_have_text(EVIL[:60])
-    page = enter(open_page(anchor, f"/#/room/{room}", expects="404"))
-    viewer = enter(open_page(house.person(), f"/#/room/{room}", expects="404"))
+    page = enter(open_page(anchor, f"/#/room/{room}", at=own_house, expects="404"))
+    viewer = enter(open_page(own_house.person(), f"/#/room/{room}", at=own_house, expects="404"))
     say(page, EVIL)
     expect(viewer.locator(".row .content")).to_have_text([EVIL])
     expect(viewer.locator(".row .name")).to_have_text([nick_name])
