@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from typing import Any, NamedTuple, cast
 
 from memory_database import MemoryStore
@@ -19,7 +20,9 @@ from qiyu.handlers.dispatch import Dispatcher
 from qiyu.handlers.registry import tcp_door, ws_door
 from qiyu.model import Instant
 from qiyu.routing.endpoint import Door
+from qiyu.routing.inflight import owed_by
 from qiyu.routing.outbox import Outbox
+from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session, Table
 from qiyu.services.batch import Batch
 
@@ -452,4 +455,15 @@ def refusal(received: list[Received]) -> int:
 
 def in_flight_of(session: Session) -> Table:
     """All that a session was sent and has not acknowledged, of both kinds, oldest first."""
-    return dict(sorted({**(session.room_in_flight or {}), **(session.direct_in_flight or {})}.items()))
+    return dict(sorted(owed_by(session).items()))
+
+
+def owing(publication: Publication, *sessions: Session) -> list[bool]:
+    """Which of these sessions owe an ACK for it."""
+    return [owed_by(session).get(publication.msg_id) is publication for session in sessions]
+
+
+def noted(*sessions: Session) -> Counter[Publication]:
+    """In how many tables of these sessions each message is; what is in their ranges, no table has."""
+    tables = [table for each in sessions for table in (each.room_in_flight, each.direct_in_flight)]
+    return Counter(publication for table in tables for publication in (table or {}).values())

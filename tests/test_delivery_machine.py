@@ -25,6 +25,7 @@ from history.record import History, Room, Target, User
 from memory_database import MemoryStore
 from qiyu.model import Instant
 from qiyu.routing.endpoint import Endpoint
+from qiyu.routing.inflight import owed_by
 from qiyu.routing.session import Session
 from qiyu.services import replay, rings
 from qiyu.services.batch import Batch, Phase, Settle, Store
@@ -287,8 +288,7 @@ class Delivering(RuleBasedStateMachine):
     def what_is_counted_is_there(self) -> None:
         node = self.harness.node
         sessions = [connection.peer.session for connection in self.connections]
-        tables = [table for s in sessions for table in (s.room_in_flight, s.direct_in_flight) if table]
-        assert node.in_flight.deliveries == sum(map(len, tables))
+        assert node.in_flight.deliveries == sum(len(owed_by(session)) for session in sessions)
         assert all(session.waiting >= 0 for session in sessions)
         rings = node.rings._rings.values()
         assert all(ring.waiting >= 0 for ring in rings)

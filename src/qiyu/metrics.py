@@ -50,6 +50,8 @@ class Metrics:
     """Deliveries to a member who came back to its room."""
     deliveries: int = 0
     """Copies of messages put into an outbox."""
+    deliveries_shared: int = 0
+    """Those of them that members of a room which are up to date were owed by its feed, kept once for all of them."""
     deliveries_dropped: int = 0
     """Room messages and events not put into the outbox of a slow receiver (outbox_soft_bytes)."""
     packets_discarded: int = 0

@@ -10,6 +10,7 @@ from harness import (
     TcpClient,
     error_of,
     in_flight_of,
+    owing,
 )
 
 
@@ -32,7 +33,7 @@ def test_one(receiver: TcpClient) -> None:
     assert waiting(receiver) == ids
     publication = in_flight_of(receiver.session)[ids[1]]
     receiver.send(ACK, msgId=ids[1])
-    assert publication.unacked == 0
+    assert owing(publication, receiver.session) == [False]
     assert waiting(receiver) == [ids[0], *ids[2:]]
     assert receiver.receive() == []
     assert receiver.harness.metrics.deliveries_acknowledged == 1

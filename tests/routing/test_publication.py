@@ -59,6 +59,6 @@ def test_what_is_kept_and_acknowledged_is_direct(kind: Kind, msg_id: str, is_dir
 
 def test_a_twin_has_an_account_of_its_own() -> None:
     publication = Publication(app_id=10_001, biz_code=5555, data=b"{}", kind=Kind.DROPPABLE, msg_id="31")
-    publication.unacked = 3
+    publication.noted = 3
     twin = publication.twin()
-    assert (twin.unacked, twin.msg_id, twin.kind, twin.spliced) == (0, "31", Kind.DROPPABLE, publication.spliced)
+    assert (twin.noted, twin.msg_id, twin.kind, twin.spliced) == (0, "31", Kind.DROPPABLE, publication.spliced)

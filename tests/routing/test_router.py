@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from harness import in_flight_of
+from harness import in_flight_of, owing
 from qiyu.metrics import Metrics
 from qiyu.protocol.packet import MAX_ID
 from qiyu.protocol.tcp import TcpWire
@@ -115,7 +115,7 @@ def test_above_the_soft_bound_room_messages_are_dropped_and_it_is_told_once() ->
     assert received.index(gap) == len(received) - 1  # at its very place
     kept = len(received) - 1
     assert 0 < kept < 5
-    assert [each.unacked for each in sent] == [2] * kept + [1] * (5 - kept)
+    assert [owing(each, slow, quick) for each in sent] == [[True, True]] * kept + [[False, True]] * (5 - kept)
     assert town.in_flight.deliveries == 5 + kept
     assert town.metrics.deliveries_dropped == 5 - kept
     assert town.metrics.deliveries == 5 + kept
@@ -216,7 +216,7 @@ def test_a_full_window_forgets_the_oldest_room_message() -> None:
     assert list(in_flight_of(member)) == [direct.msg_id, said[2].msg_id, said[3].msg_id]
     assert town.metrics.in_flight_evicted == 2
     assert len(bodies(member)) == 5  # it got them all the same
-    assert [each.unacked for each in (direct, *said)] == [1, 0, 0, 1, 1]
+    assert [owing(each, member) for each in (direct, *said)] == [[True], [False], [False], [True], [True]]
     assert town.in_flight.deliveries == 3
 
 
@@ -237,7 +237,7 @@ def test_what_is_in_flight_to_a_session_is_not_sent_to_it_a_second_time() -> Non
         assert town.router.to_session(member, publication)
         assert not town.router.to_session(member, publication)
         assert not town.router.to_session(member, publication.twin())
-        assert publication.unacked == 1
+        assert publication.noted == 1
     assert len(bodies(member)) == 2
     assert town.metrics.deliveries == town.in_flight.deliveries == 2
 

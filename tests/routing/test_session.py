@@ -8,8 +8,9 @@ from qiyu.handlers.registry import LOGGED_IN
 from qiyu.protocol.packet import MAX_ID, MIN_ID, MsgCode
 from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
+from qiyu.routing.feed import WIDTH_BITS
 from qiyu.routing.outbox import Outboxes, OutboxLimits
-from qiyu.routing.session import WIDTH_BITS, Session
+from qiyu.routing.session import Session
 from sessions import make_session
 
 

@@ -6,7 +6,6 @@ predicts each packet that each client is to get, with its size, its place, and w
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +28,7 @@ from harness import (
     body_of,
     dumps,
     in_flight_of,
+    noted,
 )
 
 SOFT, HARD, WINDOW = 1200, 2500, 4
@@ -306,7 +306,8 @@ class Chatting(RuleBasedStateMachine):
     def the_size_of_an_outbox_is_what_waits_in_it(self) -> None:
         for client in self.clients:
             outbox = client.peer.outbox
-            assert outbox.size == sum(map(len, outbox.parts or ()))
+            assert outbox.held == sum(map(len, outbox.parts or ()))
+            assert outbox.follower is None or (outbox.follower is client.peer.session and outbox.parts is None)
             assert outbox.overflowed == client.overflowed
             if client.last_word is None:
                 assert outbox.size == client.waiting
@@ -338,8 +339,8 @@ class Chatting(RuleBasedStateMachine):
     def the_accounts_are_those_of_the_tables(self) -> None:
         tables = [in_flight_of(client.peer.session) for client in self.clients]
         assert self.harness.node.in_flight.deliveries == sum(map(len, tables))
-        outgoings = Counter(publication for table in tables for publication in table.values())
-        assert all(publication.unacked == times for publication, times in outgoings.items())
+        counted = noted(*(client.peer.session for client in self.clients))
+        assert all(publication.noted == times for publication, times in counted.items())
 
     @invariant()
     def nothing_waits_that_could_go_on(self) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from harness import (
     assert_nothing_waits,
     ids_of,
     in_flight_of,
+    noted,
+    owing,
 )
 from qiyu.errors import EndReason
 from qiyu.routing.publication import Publication
@@ -122,8 +123,8 @@ def test_who_is_no_longer_there_is_sent_nothing_and_owes_nothing(how: str) -> No
     sender.whisper(goes.session.user_id, "direct")
     for peer in (goes, stays):
         peer.receive()
-    (publication,) = (stays.session.room_in_flight or {}).values()
-    assert publication.unacked == 2
+    (publication,) = in_flight_of(stays.session).values()
+    assert owing(publication, goes.session, stays.session) == [True, True]
     if how == "leaves":
         goes.send(ROOM, data={"roomId": None})
     elif how == "changes":
@@ -134,8 +135,8 @@ def test_who_is_no_longer_there_is_sent_nothing_and_owes_nothing(how: str) -> No
         harness.log_in(goes.session.user_id, room=7).acknowledge(*in_flight_of(goes.session))
         goes = goes if goes.session.ended else stays
     goes.receive()
-    assert publication.unacked == 1
-    assert not goes.session.room_in_flight
+    assert owing(publication, goes.session, stays.session) == [False, True]
+    assert publication.msg_id not in in_flight_of(goes.session)
     harness.advance(SECONDS)
     assert [packet.data["content"] for packet in stays.receive()] == ["x"]
     assert goes.contents() == (["direct"] if how in {"leaves", "changes"} else [])
@@ -184,7 +185,8 @@ def test_beyond_the_bound_of_the_process_the_oldest_room_message_goes_first_then
     assert harness.metrics.in_flight_crowded_out == 2
     for n in range(2, 5):
         sender.whisper(first.session.user_id, f"direct {n}")
-    assert (first.session.room_in_flight or {}, second.session.room_in_flight or {}) == ({}, {})
+    for member in (first, second):
+        assert all(each.is_direct for each in in_flight_of(member.session).values())
     sender.whisper(first.session.user_id, "direct 5")
     assert harness.node.in_flight.deliveries == 4
     ids = ids_of(first.receive())
@@ -369,9 +371,9 @@ class Accounts(RuleBasedStateMachine):
         account = self.harness.node.in_flight
         assert account.deliveries == sum(map(len, tables)) <= self.deliveries
         assert all(len(table) <= self.window for table in tables)
-        found = Counter(publication for table in tables for publication in table.values())
-        self.ever.update(found)
-        assert all(publication.unacked == found[publication] for publication in self.ever)
+        self.ever.update(publication for table in tables for publication in table.values())
+        counted = noted(*self.sessions)
+        assert all(publication.noted == counted[publication] for publication in self.ever)
 
     @invariant()
     def who_has_ended_owes_nothing(self) -> None:
@@ -379,7 +381,7 @@ class Accounts(RuleBasedStateMachine):
 
     @invariant()
     def who_is_in_no_room_owes_nothing_of_one(self) -> None:
-        assert not any(session.room_in_flight for session in self.sessions if session.room is None)
+        assert not any(session.room_in_flight or session.feed for session in self.sessions if session.room is None)
 
     @invariant()
     def nothing_is_in_flight_without_a_timer(self) -> None:
@@ -400,7 +402,7 @@ class Accounts(RuleBasedStateMachine):
             self.harness.settle()
             assert_nothing_waits(self.harness)
             assert_nothing_is_left(self.harness)
-            assert all(publication.unacked == 0 for publication in self.ever)
+            assert all(publication.noted == 0 for publication in self.ever)
             for session in self.sessions:
                 self.harness.dispatcher.closed(session)
             assert self.harness.node.outboxes.bytes == 0

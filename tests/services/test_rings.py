@@ -61,10 +61,10 @@ def test_who_comes_back_gets_a_packet_with_an_account_of_its_own() -> None:
     first = message(1)
     rings, ring = filled()
     rings.add(ring, first)
-    first._publication.unacked = 3
+    first._publication.noted = 3
     (again,) = ring.since(0, 10_009)
     assert again is not first._publication
-    assert again.unacked == 0
+    assert again.noted == 0
     assert again.spliced is first._publication.spliced  # encoded once
     assert ring.since(0, 10_010) == [again]
 

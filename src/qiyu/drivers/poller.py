@@ -249,7 +249,7 @@ class Poller:
             return
         outbox = connection.outbox
         # Nearly always, all of it goes out at once, and that is that.
-        is_plain = not (outbox.overflowed or outbox.finished or connection.waits_to_write or outbox.size > SEND_BYTES)
+        is_plain = not (outbox.overflowed or outbox.finished or connection.waits_to_write or outbox.held > SEND_BYTES)
         if not is_plain:
             self._look_after(connection, outbox, now)
         data = outbox.take(SEND_BYTES)
@@ -269,7 +269,7 @@ class Poller:
             outbox.is_awake = False
             return
         self._wait_to_write(connection, False)
-        if outbox.size:
+        if outbox.held:
             self._wake(outbox)  # one call a turn: the rest has its turn after everybody else's
             return
         outbox.is_awake = False

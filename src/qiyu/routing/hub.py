@@ -74,6 +74,8 @@ class Hub:
         if room is None:
             room = self._rooms[key] = Room(session.app_id, room_id)
         room.members.add(session)
+        if room.feed is not None:
+            room.feed.apart[session] = None
         session.room = room
         return room
 
@@ -85,6 +87,8 @@ class Hub:
         session.room = None
         self._in_flight.forget_room(session)
         room.members.discard(session)
+        if room.feed is not None:
+            room.feed.apart.pop(session, None)
         if not room.members:
             del self._rooms[room.app_id, room.id]
 

@@ -1,9 +1,13 @@
-"""Sent, and not yet acknowledged: one dictionary entry for each message a session owes an ACK for.
+"""Sent, and not yet acknowledged: one entry for each message a session owes an ACK for.
 
 `InFlight` keeps the account, and is the only one that changes it: the two tables of each session (room messages, direct
-ones), what each message counts of its own entries (`Publication.unacked`), and how many there are in all
-(`deliveries`). A message that has no entry left needs no second look, and the process has a bound too
-(services/redelivery.py keeps it).
+ones), in how many of them each message is (`Publication.noted`), and how many entries there are in all (`deliveries`).
+The process has a bound too (services/redelivery.py keeps it).
+
+Of what a session was sent as a follower of its room's feed it has no table: it is a range of the room's log
+(routing/room_log.py), from `Session.range_start` to the end of the feed. It is written out into the table of room
+messages (`Session.write_out`) as soon as anything about it is out of order: an ACK that is not the next one's, a
+message that is due to be sent again, a member that is apart from the feed.
 
 An entry begins with `note` or `note_room`. It ends when its ACK comes (`take`, `take_direct`), when the session leaves
 the room or is gone (`forget_room`, `forget`), when it is waited for no longer (`drop`, `drop_room`), or here, to make
@@ -17,20 +21,26 @@ What was dropped for a slow receiver never enters.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from qiyu.metrics import Metrics
+from qiyu.routing.feed import Feed
 from qiyu.routing.publication import Publication
-from qiyu.routing.session import Session, Table
+from qiyu.routing.room_log import LONGEST
+from qiyu.routing.session import Room, Session, Table
 
 
 class InFlight:
     """The account of all tables."""
 
-    __slots__ = ("_metrics", "_window", "deliveries")
+    __slots__ = ("_metrics", "_window", "deliveries", "range_bound", "shared_space")
 
     def __init__(self, window: int, metrics: Metrics) -> None:
         self._window = window  # what one session may leave unacknowledged
+        self.shared_space = max(1, window // 4)
+        """How many messages one turn of a room may have for who follows its feed (`has_space`)."""
+        self.range_bound = window - self.shared_space
+        """How many of the turns before may be in flight to it, where nothing else is."""
         self.deliveries = 0
         """Entries in all tables."""
         self._metrics = metrics
@@ -38,16 +48,32 @@ class InFlight:
     def __repr__(self) -> str:
         return f"<InFlight {self.deliveries} deliveries>"
 
+    def has_space(self, session: Session, count: int) -> bool:
+        """Whether so many more may be in flight to the session with none forgotten for it."""
+        room, direct = session.room_in_flight, session.direct_in_flight
+        waiting = session.range_length
+        if room:
+            waiting += len(room)
+        if direct:
+            waiting += len(direct)
+        return waiting + count <= self._window
+
     def find(self, session: Session, msg_id: str) -> Publication | None:
         """The message with this msgId for which the session owes an ACK, if it does."""
         for table in (session.room_in_flight, session.direct_in_flight):
             publication = table.get(msg_id) if table else None
             if publication is not None:
                 return publication
-        return None
+        return next((each for each in _range(session) if each.msg_id == msg_id), None)
 
-    def owing(self, members: Iterable[Session], publication: Publication) -> list[Session]:
+    def is_owed(self, members: Collection[Session], publication: Publication) -> bool:
+        """Whether any member of the room owes an ACK for this room message."""
+        _settle(members, publication)
+        return publication.noted > 0
+
+    def owing(self, members: Collection[Session], publication: Publication) -> list[Session]:
         """Those of the members that owe an ACK for this very packet, not for one that brought it again."""
+        _settle(members, publication)
         msg_id = publication.msg_id
         return [
             session for session in members if (table := session.room_in_flight) and table.get(msg_id) is publication
@@ -55,11 +81,13 @@ class InFlight:
 
     def note(self, session: Session, publication: Publication) -> bool:
         """The session owes an ACK for this message from here on; False if it did already, and nothing changes."""
+        if not publication.is_direct:
+            session.write_out()
         room, direct = session.room_in_flight, session.direct_in_flight
         table = direct if publication.is_direct else room
         if table and publication.msg_id in table:
             return False
-        if (len(room) if room else 0) + (len(direct) if direct else 0) >= self._window:
+        if not self.has_space(session, 1):
             self._evict(session)
         if table is None:
             table = {}
@@ -68,7 +96,7 @@ class InFlight:
             else:
                 session.room_in_flight = table
         table[publication.msg_id] = publication
-        publication.unacked += 1
+        publication.noted += 1
         self.deliveries += 1
         return True
 
@@ -77,6 +105,8 @@ class InFlight:
         msg_id = publication.msg_id
         window = self._window
         for session in receivers:
+            if session.feed is not None:
+                session.write_out()
             table = session.room_in_flight
             if table is None:
                 table = session.room_in_flight = {}
@@ -85,51 +115,78 @@ class InFlight:
                 self._evict(session)
             table[msg_id] = publication
         count = len(receivers)
-        publication.unacked += count
+        publication.noted += count
         self.deliveries += count
+
+    def note_shared(self, room: Room, feed: Feed, publication: Publication) -> None:
+        """`note`, for all that follow the feed of a room, of a room message that it has just been given."""
+        log = feed.log
+        log.add(publication)
+        feed.end += 1
+        self.deliveries += feed.followers
+        if len(log.ids) > LONGEST:
+            _settle(room.members, log.items[LONGEST // 2])
 
     def take(self, session: Session, msg_ids: Sequence[str]) -> Sequence[str]:
         """ACKs of these have come: end the entries of room messages, and return what is the msgId of none."""
-        table = session.room_in_flight
-        if not table:
-            return msg_ids
-        taken = len(msg_ids)
-        others: list[str] | None = None  # nearly always there are none
-        for msg_id in msg_ids:
-            publication = table.pop(msg_id, None)
-            if publication is not None:
-                publication.unacked -= 1
-            elif others is None:
-                others = [msg_id]
-            else:
-                others.append(msg_id)
-        if others is not None:
-            taken -= len(others)
+        count = len(msg_ids)
+        feed = session.feed
+        if feed is not None and not session.room_in_flight:  # then nearly always they are the next ones of the range
+            log = feed.log
+            start = session.range_start
+            end = start + count
+            if end <= feed.end and log.ids[start - log.base : end - log.base] == msg_ids:
+                session.range_start = end
+                self.deliveries -= count
+                self._metrics.deliveries_acknowledged += count
+                return ()
+        others = [msg_id for msg_id in msg_ids if not self._take(session, msg_id)]
+        taken = count - len(others)
         self.deliveries -= taken
         self._metrics.deliveries_acknowledged += taken
-        return others or ()
+        return others
+
+    def _take(self, session: Session, msg_id: str) -> bool:
+        table = session.room_in_flight
+        publication = table.pop(msg_id, None) if table else None
+        feed = session.feed
+        if publication is None and feed is not None and session.range_start < feed.end:
+            if feed.log.ids[session.range_start - feed.log.base] == msg_id:
+                session.range_start += 1
+                return True
+            if all(each.msg_id != msg_id for each in _range(session)):
+                return False
+            session.write_out()
+            table = session.room_in_flight
+            publication = table.pop(msg_id, None) if table else None
+        if publication is None:
+            return False
+        publication.noted -= 1
+        return True
 
     def take_direct(self, session: Session, msg_id: str) -> Publication | None:
         """The ACK of what may be a direct message has come: end its entry, and return the message if there was one."""
         table = session.direct_in_flight
         publication = table.pop(msg_id, None) if table else None
         if publication is not None:
-            publication.unacked -= 1
+            publication.noted -= 1
             self.deliveries -= 1
             self._metrics.deliveries_acknowledged += 1
         return publication
 
     def drop(self, session: Session, msg_ids: Collection[str]) -> tuple[int, int]:
         """Wait for the ACKs of these no longer; returns how many entries of (room, direct) messages that ended."""
+        session.write_out()
         room = self._drop(session.room_in_flight, msg_ids)
         direct = self._drop(session.direct_in_flight, msg_ids)
         if direct:
             session.late_acks = True
         return room, direct
 
-    def drop_room(self, members: Iterable[Session], publication: Publication) -> int:
+    def drop_room(self, members: Collection[Session], publication: Publication) -> int:
         """Wait for no member's ACK of this room message any longer; returns how many entries that ended."""
-        if not publication.unacked:
+        _settle(members, publication)
+        if not publication.noted:
             return 0
         gone = 0
         msg_id = publication.msg_id
@@ -138,12 +195,15 @@ class InFlight:
             if table and table.get(msg_id) is publication:
                 del table[msg_id]
                 gone += 1
-        publication.unacked -= gone
+        publication.noted -= gone
         self.deliveries -= gone
         return gone
 
     def forget_room(self, session: Session) -> None:
         """The session leaves its room: what it has not acknowledged there is for its next entry to bring."""
+        session.outbox.split_off()
+        self.deliveries -= session.range_length
+        session.feed = None
         table, session.room_in_flight = session.room_in_flight, None
         self._forget(table)
 
@@ -155,6 +215,8 @@ class InFlight:
 
     def give_back(self, session: Session) -> None:
         """Give back the memory of the session's tables in which nothing is left."""
+        if session.feed is not None and session.outbox.follower is None and not session.range_length:
+            session.feed = None
         if not session.room_in_flight:
             session.room_in_flight = None
         if not session.direct_in_flight:
@@ -162,12 +224,13 @@ class InFlight:
 
     def _evict(self, session: Session) -> None:
         """Make space for one more message in a window that is full."""
+        session.write_out()
         table = session.room_in_flight or session.direct_in_flight
         if not table:
             return
         if table is session.direct_in_flight:
             session.late_acks = True
-        table.pop(next(iter(table))).unacked -= 1
+        table.pop(next(iter(table))).noted -= 1
         self.deliveries -= 1
         self._metrics.in_flight_evicted += 1
 
@@ -177,7 +240,7 @@ class InFlight:
             for msg_id in msg_ids:
                 publication = table.pop(msg_id, None)
                 if publication is not None:
-                    publication.unacked -= 1
+                    publication.noted -= 1
                     gone += 1
             self.deliveries -= gone
         return gone
@@ -186,4 +249,38 @@ class InFlight:
         if table:
             self.deliveries -= len(table)
             for publication in table.values():
-                publication.unacked -= 1
+                publication.noted -= 1
+
+
+def owed_by(session: Session) -> Table:
+    """All for which the session owes an ACK: room messages, then direct ones, each the oldest first."""
+    in_range = {publication.msg_id: publication for publication in _range(session)}
+    return {**(session.room_in_flight or {}), **in_range, **(session.direct_in_flight or {})}
+
+
+def _range(session: Session) -> Sequence[Publication]:
+    feed = session.feed
+    if feed is None:
+        return ()
+    log = feed.log
+    return log.items[session.range_start - log.base : feed.end - log.base]
+
+
+def _settle(members: Collection[Session], publication: Publication) -> None:
+    """See to it that the entries of this room message are in tables, and those of all before it."""
+    log = publication.log
+    if log is None:
+        return
+    number = publication.number
+    if number >= log.floor:
+        floor = log.end
+        for session in members:
+            if session.feed is None:
+                continue
+            start = session.range_start
+            if start > number:
+                floor = min(floor, start)
+            else:
+                session.write_out()
+        log.floor = floor
+    log.settle(number)

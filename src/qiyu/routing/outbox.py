@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qiyu.routing.publication import Kind
+
+if TYPE_CHECKING:
+    from qiyu.routing.session import Session
 
 UNBOUNDED: Final = 2**62
 
@@ -75,15 +78,16 @@ class Outbox:
         "_all",
         "_is_cut",
         "finished",
+        "follower",
         "gap",
         "hard",
+        "held",
         "is_awake",
         "is_bulk",
         "is_due",
         "overflowed",
         "owner",
         "parts",
-        "size",
         "wake",
     )
 
@@ -94,10 +98,13 @@ class Outbox:
         self.hard = outboxes.limits.hard
         """The hard bound, in bytes."""
         self.parts: list[bytes] | None = None
-        """What waits, three parts a packet. The router, which adds to many at once, keeps `size` in step by itself."""
+        """What waits, three parts a packet; None where nothing does. The router, which adds to many at once, keeps
+        `held` in step by itself."""
         self._is_cut = False  # the first part is the rest of a packet of which the peer has the beginning
-        self.size = 0
-        """Bytes waiting."""
+        self.held = 0
+        """Bytes in `parts`."""
+        self.follower: Session | None = None
+        """Its session, while that follows the feed of its room (routing/feed.py): what waits is there, and no parts."""
         self.is_awake = False
         """The driver knows of it: it is on the driver's list, or waits for the socket to become writable."""
         self.is_bulk = False
@@ -118,8 +125,17 @@ class Outbox:
         return f"<Outbox {self.size} bytes, {state}>"
 
     @property
+    def size(self) -> int:
+        """Bytes waiting."""
+        follower = self.follower
+        if follower is None or follower.feed is None:
+            return self.held
+        return follower.feed.shares[follower.splice].size
+
+    @property
     def packets(self) -> int:
         """Packets waiting, one of which may have been sent in part."""
+        self.split_off()
         return len(self.parts) // 3 if self.parts is not None else 0
 
     def push(self, data: bytes) -> None:
@@ -130,17 +146,32 @@ class Outbox:
         """`push(head + digits + tail)`, `size` bytes in all, without making the copy: it is made once, by `take`."""
         if self.finished or self.overflowed:
             return
+        if self.follower is not None:
+            self.split_off()
         if self.parts is None:
             self.parts = [head, digits, tail]
         else:
             self.parts.extend((head, digits, tail))
-        self.size += size
+        self.held += size
         self._all.bytes += size
-        if self.size > self.hard:
+        if self.held > self.hard:
             self.overflow()
         elif not self.is_awake:
             self.is_awake = True
             self.wake(self)
+
+    def split_off(self) -> None:
+        """Follow no feed any longer: keep what waits in parts of its own."""
+        follower = self.follower
+        if follower is None:
+            return
+        self.follower = None
+        feed = follower.feed
+        if feed is None:
+            return
+        self.parts, self.held = feed.split_off(follower)
+        if feed.space:  # what follows in it is not for this one
+            follower.write_out()
 
     def overflow(self) -> None:
         """The hard bound was passed: nothing more is taken."""
@@ -150,37 +181,50 @@ class Outbox:
     def finish(self) -> None:
         """Let what is owed be sent, and then the connection be closed."""
         if not self.finished:
+            self.split_off()
             self.finished = True
             self.is_awake = True
             self.wake(self)
 
     def discard(self) -> None:
         """Forget what is owed, but for the rest of what the peer has the beginning of; a last word always fits."""
+        self.split_off()
         keep = self.parts[:3] if self.parts is not None and self._is_cut else None
-        before = self.size
+        before = self.held
         self.parts = keep
-        self.size = len(keep[0]) if keep else 0
-        self._all.bytes -= before - self.size
+        self.held = len(keep[0]) if keep else 0
+        self._all.bytes -= before - self.held
         self.overflowed = False
         self.hard = UNBOUNDED
 
     def close(self) -> None:
         """The connection is gone: nobody is owed anything any more."""
+        self.split_off()
         self.finished = True
-        self._all.bytes -= self.size
+        self._all.bytes -= self.held
         self.parts = None
-        self.size = 0
+        self.held = 0
 
     def take(self, at_most: int) -> bytes:
         """Remove and return the oldest bytes: all of them, or as many whole packets as fit, but at least one."""
+        follower = self.follower
+        if follower is not None:
+            feed = follower.feed
+            if feed is not None and feed.widest <= at_most:
+                self.follower = None
+                self._is_cut = False
+                data = feed.take(follower)
+                self._all.bytes -= len(data)
+                return data
+            self.split_off()
         parts = self.parts
         if parts is None:
             return b""
         self._is_cut = False
-        size = self.size
+        size = self.held
         if size <= at_most:
             self.parts = None
-            self.size = 0
+            self.held = 0
             self._all.bytes -= size
             return parts[0] if len(parts) == 3 and not parts[1] else b"".join(parts)
         # Cut between packets: whatever is discarded later, the peer is never left with the beginning of one.
@@ -193,7 +237,7 @@ class Outbox:
             count = part + 3
         chunk = b"".join(parts[:count])
         del parts[:count]
-        self.size -= total
+        self.held -= total
         self._all.bytes -= total
         if not parts:
             self.parts = None
@@ -205,6 +249,6 @@ class Outbox:
             self.parts = [rest, b"", b""]
         else:
             self.parts[:0] = (rest, b"", b"")
-        self.size += len(rest)
+        self.held += len(rest)
         self._all.bytes += len(rest)
         self._is_cut = True

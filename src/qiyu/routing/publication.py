@@ -14,6 +14,7 @@ from typing import TypeAlias
 from qiyu.protocol.bodies import encode_json
 from qiyu.protocol.packet import MsgCode
 from qiyu.protocol.wire import Wire
+from qiyu.routing.room_log import RoomLog
 
 Spliced: TypeAlias = tuple[bytes, bytes, int]
 """The bytes before the digits, those after, and the size of the whole packet."""
@@ -38,15 +39,18 @@ class Kind(Enum):
 class Publication:
     """A message or event, ready for delivery. `msg_id` is "" for an event, which nobody acknowledges."""
 
-    __slots__ = ("_after", "_before", "is_direct", "kind", "msg_id", "on_ack", "spliced", "unacked")
+    __slots__ = ("_after", "_before", "is_direct", "kind", "log", "msg_id", "noted", "number", "on_ack", "spliced")
 
     def __init__(self, *, app_id: int, biz_code: int, data: bytes, kind: Kind, msg_id: str = "") -> None:
         self.msg_id = msg_id
         self.kind = kind
         self.is_direct = kind is Kind.KEPT and msg_id != ""
         """A direct message: its receiver's inbox has it."""
-        self.unacked = 0
-        """How many sessions owe an ACK for it; `InFlight` counts them."""
+        self.noted = 0
+        """In how many tables of what is in flight it is; `InFlight` counts them."""
+        self.log: RoomLog | None = None
+        """The log of a room in which it is, as `number`, until it is settled there: it may be in flight in ranges."""
+        self.number = 0
         self.on_ack: Callable[[], bool] | None = None
         """While a direct message is not stored yet: its ACK calls this, and need not be stored if that returns True."""
         self.spliced: dict[int, Spliced] = {}
@@ -71,7 +75,8 @@ class Publication:
     def twin(self) -> Publication:
         """The same packet, with an account of its own: for receivers who get it later than others did."""
         twin = copy(self)
-        twin.unacked = 0
+        twin.noted = 0
+        twin.log = None
         return twin
 
     def splice(self, wire: Wire, width: int, key: int) -> Spliced:

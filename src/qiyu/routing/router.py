@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from qiyu.metrics import Metrics
+from qiyu.routing.feed import WIDTH_MASK, Feed, Share
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outboxes
 from qiyu.routing.publication import Kind, Publication
-from qiyu.routing.session import WIDTH_BITS, Room, Session
-
-_WIDTH_MASK = 2**WIDTH_BITS - 1
+from qiyu.routing.session import Room, Session
 
 
 class Router:
@@ -16,6 +15,7 @@ class Router:
 
     def __init__(self, outboxes: Outboxes, in_flight: InFlight, metrics: Metrics) -> None:
         self._outboxes = outboxes
+        self._limits = outboxes.limits
         self._soft = outboxes.limits.soft
         self._in_flight = in_flight
         self._metrics = metrics
@@ -40,9 +40,24 @@ class Router:
 
     def to_room(self, room: Room, publication: Publication, sender: Session | None = None) -> None:
         """Deliver to every member but `sender`. What a slow member goes without, the packet's kind says."""
-        receivers = list(room.members)
-        if sender is not None and sender.room is room:
-            receivers.remove(sender)
+        feed = room.feed
+        if feed is None or not feed.space or not feed.followers:
+            feed = self._open(room, sender)
+        elif sender is not None and sender.room is room:
+            sender.outbox.split_off()
+        if feed.followers and not feed.admits(publication, self._limits.bound(publication.kind), self._limits.hard):
+            _split_off_all(room)
+        shared = feed.followers
+        if shared:
+            self._outboxes.grew(feed.add(publication))
+            if publication.msg_id:
+                self._in_flight.note_shared(room, feed, publication)
+        self._metrics.deliveries_shared += shared
+        self._metrics.deliveries += shared
+        if feed.apart:
+            self._to_each([session for session in feed.apart if session is not sender], publication)
+
+    def _to_each(self, receivers: list[Session], publication: Publication) -> None:
         if publication.kind is Kind.DROPPABLE:
             slow = self._push_room(receivers, publication)
         else:
@@ -54,6 +69,56 @@ class Router:
             self._in_flight.note_room(receivers, publication)
         self._metrics.deliveries_dropped += len(slow)
         self._metrics.deliveries += len(receivers)
+
+    def _open(self, room: Room, sender: Session | None) -> Feed:  # unrolled
+        """Begin a turn of the room with a packet of `sender`: all others that are owed nothing follow.
+
+        A follower's window has space for the whole turn.
+        """
+        before = room.feed
+        if before is not None:
+            before.close()
+        in_flight = self._in_flight
+        space = in_flight.shared_space
+        bound = in_flight.range_bound
+        feed = room.feed = Feed(room.log, space)
+        start = feed.start
+        followers = 0
+        shares = feed.shares
+        key = -1  # the `splice` of no session
+        share: Share
+        for session in room.members:
+            outbox = session.outbox
+            if outbox.follower is not None:  # the turn before is still to be sent to it
+                outbox.split_off()
+            if outbox.parts is not None or outbox.gap or session is sender:
+                feed.apart[session] = None
+                continue
+            # Most have nothing in flight, or little and in a range: there is space.
+            if (
+                session.room_in_flight or session.direct_in_flight or start - session.range_start > bound
+            ) and not in_flight.has_space(session, space):
+                feed.apart[session] = None
+                continue
+            # Its range goes on where it ends, unless it went without something.
+            last = session.feed
+            if last is None or session.range_start == last.end:
+                session.range_start = start
+            elif last.end != start:
+                session.write_out()
+                session.range_start = start
+            session.feed = feed
+            if session.splice != key:
+                key = session.splice
+                share = shares.get(key) or feed.share_of(session)
+            share.followers += 1
+            followers += 1
+            outbox.follower = session
+            if not outbox.is_awake:
+                outbox.is_awake = True
+                outbox.wake(outbox)
+        feed.followers = followers
+        return feed
 
     def _push_room(self, receivers: list[Session], publication: Publication) -> list[Session]:
         """Owe each of them a room message, but for those that are slow, which are told and returned."""
@@ -67,7 +132,7 @@ class Router:
         # have the same kind of wire, and ids of the same width, as the one before.
         for session in receivers:
             outbox = session.outbox
-            waiting = outbox.size
+            waiting = outbox.held
             if waiting >= soft:  # and so is one that has overflowed; who has finished is no member
                 slow.append(session)
                 session.tell_gap()
@@ -75,14 +140,14 @@ class Router:
             key = session.splice
             if key != kind:
                 kind = key
-                head, tail, size = spliced.get(key) or publication.splice(session.wire, key & _WIDTH_MASK, key)
+                head, tail, size = spliced.get(key) or publication.splice(session.wire, key & WIDTH_MASK, key)
             parts = outbox.parts
             if parts is None:
                 outbox.parts = [head, session.digits, tail]
             else:
                 parts += (head, session.digits, tail)
             owed += size
-            outbox.size = waiting = waiting + size
+            outbox.held = waiting = waiting + size
             if waiting > outbox.hard:
                 outbox.overflow()
             elif not outbox.is_awake:
@@ -94,7 +159,7 @@ class Router:
 
     def _tell_room(self, receivers: list[Session], event: Publication) -> list[Session]:
         """Owe each of them an event, but for those that cannot take it, which are returned and told nothing."""
-        bound = self._outboxes.limits.bound(event.kind)
+        bound = self._limits.bound(event.kind)
         slow = []
         for session in receivers:
             if session.outbox.size >= bound:
@@ -104,7 +169,12 @@ class Router:
         return slow
 
 
+def _split_off_all(room: Room) -> None:
+    for session in room.members:
+        session.outbox.split_off()
+
+
 def _push(session: Session, publication: Publication) -> None:
     key = session.splice
-    head, tail, size = publication.spliced.get(key) or publication.splice(session.wire, key & _WIDTH_MASK, key)
+    head, tail, size = publication.spliced.get(key) or publication.splice(session.wire, key & WIDTH_MASK, key)
     session.outbox.push_spliced(head, session.digits, tail, size)

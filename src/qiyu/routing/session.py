@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from qiyu.errors import EndReason, ErrorCode, Refused
 from qiyu.model import Address
 from qiyu.protocol.bodies import ErrorData, LogoutData, answer, encode_json
 from qiyu.protocol.packet import APP_ID, MsgCode
 from qiyu.routing.endpoint import Door, Endpoint
+from qiyu.routing.feed import WIDTH_BITS, Feed
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.publication import Publication
+from qiyu.routing.room_log import RoomLog
 
 Table: TypeAlias = dict[str, Publication]
 """What a session was sent and has not acknowledged: msgId to message, oldest first. `InFlight` alone changes one."""
-WIDTH_BITS: Final = 5  # an id has at most 16 digits
 
 
 class Room:
     """The members of one room on this instance."""
 
-    __slots__ = ("app_id", "id", "key", "members")
+    __slots__ = ("app_id", "feed", "id", "key", "log", "members")
 
     def __init__(self, app_id: int, room_id: int) -> None:
         self.app_id = app_id
         self.id = room_id
         self.key = (app_id, room_id)
         self.members: set[Session] = set()
+        self.log = RoomLog()
+        self.feed: Feed | None = None
+        """What it says in this turn, or said in the last one."""
 
     def __repr__(self) -> str:
         return f"<Room {self.app_id}/{self.id} members={len(self.members)}>"
@@ -40,8 +44,10 @@ class Session(Endpoint):
         "avatar",
         "digits",
         "direct_in_flight",
+        "feed",
         "late_acks",
         "nickname",
+        "range_start",
         "room",
         "room_in_flight",
         "splice",
@@ -59,7 +65,12 @@ class Session(Endpoint):
         self.splice = 0
         """The kind of wire and the width of `digits`: sessions with the same one share `Publication.spliced`."""
         self.room: Room | None = None
+        self.feed: Feed | None = None
+        """Up to the end of this feed goes the range of the room's log that is in flight..."""
+        self.range_start = 0
+        """... and from this message on. Without a feed there is no range."""
         self.room_in_flight: Table | None = None
+        """The room messages in flight that are not in the range; they were sent before those."""
         self.direct_in_flight: Table | None = None
         """None until something is in flight; the sweep gives emptied tables back."""
         self.late_acks = False
@@ -68,6 +79,28 @@ class Session(Endpoint):
     def _place(self) -> str:
         room = f" room={self.room.id}" if self.room else ""
         return f"{super()._place()} user={self.app_id}/{self.user_id}{room}"
+
+    @property
+    def range_length(self) -> int:
+        """How many room messages are in flight in the range."""
+        return self.feed.end - self.range_start if self.feed is not None else 0
+
+    def write_out(self) -> None:
+        """Put what is in the range into the table; a member that followed its room's feed is apart from here on."""
+        if self.outbox.follower is not None:
+            self.outbox.split_off()
+        feed, self.feed = self.feed, None
+        if feed is None:
+            return
+        log = feed.log
+        start, end = self.range_start - log.base, feed.end - log.base
+        if start < end:
+            table = self.room_in_flight
+            if table is None:
+                table = self.room_in_flight = {}
+            for publication in log.items[start:end]:
+                table[publication.msg_id] = publication
+                publication.noted += 1
 
     def is_in(self, room_id: int) -> bool:
         """Whether it is a member of that room."""

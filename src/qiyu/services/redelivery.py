@@ -67,7 +67,7 @@ class Redelivery:
 
     def sent_to_room(self, room: Room, publication: Publication, now: Instant) -> None:
         """A message went out to the members of a room."""
-        if publication.unacked:
+        if publication.noted or publication.log is not None:
             self._to_rooms.append(
                 _ToRoom(now.monotonic + self._rules.seconds, self._rules.attempts - 1, room, publication)
             )
@@ -88,7 +88,7 @@ class Redelivery:
             budget -= self._session_due(self._to_sessions.popleft(), now)
 
     def _room_due(self, timer: _ToRoom, now: Instant) -> int:
-        if not timer.publication.unacked:
+        if not self._in_flight.is_owed(timer.room.members, timer.publication):
             return 1
         if not timer.attempts_left:
             self._metrics.room_deliveries_given_up += self._in_flight.drop_room(timer.room.members, timer.publication)
