@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qiyu.errors import ProtocolViolation, WsClose
-from qiyu.protocol.envelope import NO_LIMIT, decode, encode, longest_message, splice, take_ack
-from qiyu.protocol.packet import MAGIC, MsgCode, Packet
+from qiyu.protocol.envelope import NO_LIMIT, decode, encode, longest_message, splice
+from qiyu.protocol.packet import MAGIC, Packet
 
 CODES = st.integers(-(2**31), 2**31 - 1)
 BODIES = st.one_of(st.text(max_size=60), st.text(st.sampled_from('ab"\\/\n\t\x00\x7f\u2028你好😀'), max_size=400)).map(
     str.encode
 )
-ACK_BODY = '{"msgId":"1000000000000000001"}'
 
 
 def envelope(**fields: object) -> bytes:
@@ -76,32 +75,3 @@ def test_what_is_no_packet(message: bytes, reason: str, ws_close: WsClose) -> No
 def test_len_is_not_read() -> None:
     for length in (-1, 2**80, "57", None):
         assert decode(envelope(len=length), NO_LIMIT) == Packet(1004, b"{}")
-
-
-def test_acks_in_their_shortest_form_make_runs() -> None:
-    ack = encode(MsgCode.ACK, ACK_BODY.encode())
-    packets: list[Packet] = []
-    assert take_ack(ack, packets)
-    assert take_ack(bytearray(ack.replace(b"01\\", b"02\\")), packets)
-    run = Packet(MsgCode.ACK, ACK_BODY.encode(), ["1000000000000000001", "1000000000000000002"])
-    assert packets == [run]
-    packets.append(Packet(1004, b"{}"))
-    assert take_ack(ack, packets)
-    assert packets[2] == Packet(MsgCode.ACK, ACK_BODY.encode(), ["1000000000000000001"])
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        b"",
-        encode(MsgCode.ACK, b'{"msgId":"1"}'),
-        encode(MsgCode.ACK, b'{"msgId":"100000000000000000x"}'),
-        encode(MsgCode.BIZ, ACK_BODY.encode()),
-        encode(MsgCode.ACK, ACK_BODY.encode())[:-1] + b"]",
-        envelope(code=1005, body=ACK_BODY),
-    ],
-)
-def test_whatever_differs_takes_the_common_road(message: bytes) -> None:
-    packets: list[Packet] = []
-    assert not take_ack(message, packets)
-    assert packets == []

@@ -7,16 +7,9 @@ from typing import Annotated, Final
 import msgspec
 
 from qiyu.errors import ProtocolViolation, WsClose
-from qiyu.protocol.packet import MAGIC, MSG_ID_DIGITS, MsgCode, Packet
+from qiyu.protocol.packet import MAGIC, Packet
 
 NO_LIMIT: Final = 1 << 60
-
-# Most of what a busy server reads is ACKs, and most of them look like this (as in protocol/tcp.py).
-_ACK_HEAD: Final = b'{"magic":%d,"code":%d,"len":%d,"body":"{\\"msgId\\":\\"' % (MAGIC, MsgCode.ACK, 12 + MSG_ID_DIGITS)
-_ACK_TAIL: Final = b'\\"}"}'
-_ACK_DIGITS: Final = slice(len(_ACK_HEAD), len(_ACK_HEAD) + MSG_ID_DIGITS)
-ACK_LENGTH: Final = len(_ACK_HEAD) + MSG_ID_DIGITS + len(_ACK_TAIL)
-"""The bytes of the shortest message that is an ACK."""
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -65,21 +58,3 @@ def decode(message: bytes | bytearray, max_body: int) -> Packet:
     if len(body) > max_body:
         raise ProtocolViolation(f"a body is longer than {max_body} bytes", ws_close=WsClose.MESSAGE_TOO_BIG)
     return Packet(envelope.code, body)
-
-
-def take_ack(message: bytes | bytearray, packets: list[Packet]) -> bool:
-    """Whether a message of `ACK_LENGTH` is an ACK just as the shortest form has it.
-
-    If so it is added to the run that `packets` ends with. Whatever differs in any way takes the common road.
-    """
-    if not (message.startswith(_ACK_HEAD) and message.endswith(_ACK_TAIL)):
-        return False
-    digits = message[_ACK_DIGITS]
-    if not digits.isdigit():
-        return False
-    msg_id = digits.decode()
-    if packets and packets[-1].acks is not None:
-        packets[-1].acks.append(msg_id)
-    else:
-        packets.append(Packet(MsgCode.ACK, b'{"msgId":"%b"}' % bytes(digits), [msg_id]))
-    return True

@@ -1,8 +1,9 @@
 """RFC 6455 frames, seen from the server: bytes in, whole messages out, and the frames that the server sends.
 
 They are parsed here and not by a library, because a room is acknowledged frame by frame. What most reads bring is one
-small masked text frame: the first branch in `_read` takes it with no object but the message. Every other frame goes the
-long way, by the same rules. A header is judged before its payload is kept.
+small masked text frame: the first branch in `_read` takes it with no object but the message, and lets a subclass take
+with it the frames behind it that are alike. Every other frame goes the long way, by the same rules. A header is judged
+before its payload is kept.
 
 A reader with nothing unfinished holds no buffer.
 """
@@ -35,9 +36,7 @@ _MAX_CONTROL_BYTES: Final = 125
 _MAX_REASON_BYTES: Final = _MAX_CONTROL_BYTES - 2
 
 _XOR: Final = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
-# Below this, one XOR of two long integers is faster than four translations.
-_SMALL_BYTES: Final = LEAST_LIMIT
-_MASK_REPEATS: Final = _SMALL_BYTES // 4
+_MASK_REPEATS: Final = LEAST_LIMIT // 4
 
 T = TypeVar("T")
 
@@ -62,6 +61,16 @@ class FrameReader(Generic[T]):
     def _take_message(self, message: bytes | bytearray, found: list[T]) -> None:
         """A whole text message came, which may not be UTF-8: put what it is into `found`."""
         raise NotImplementedError
+
+    def _take_small(self, data: bytes, pos: int, start: int, stop: int, found: list[T]) -> int:  # noqa: ARG002
+        """A whole text message below `LEAST_LIMIT` came: its frame at `pos`, its masked payload at start:stop.
+
+        Put it into `found`, and of what follows it what the subclass likes; return where the last of that stops.
+        """
+        # So short, one XOR of two long integers is faster than four translations.
+        key = int.from_bytes((data[start - 4 : start] * _MASK_REPEATS)[: stop - start])
+        self._take_message((int.from_bytes(data[start:stop]) ^ key).to_bytes(stop - start), found)
+        return stop
 
     def _take_ping(self, payload: bytearray) -> None:
         """It came."""
@@ -91,7 +100,7 @@ class FrameReader(Generic[T]):
                 return
             data, self._buffer = self._buffer, None
         data = bytes(data)  # a read buffer is used again, so what is kept must be a copy; and slices of bytes are cheap
-        take_message = self._take_message
+        take_small = self._take_small
         pos = stop = 0
         end = len(data)
         from_bytes = int.from_bytes
@@ -102,13 +111,12 @@ class FrameReader(Generic[T]):
             if length == _LENGTH_16 and start < end:
                 length = from_bytes(data[pos + 2 : pos + 4])
                 start = pos + 8
-                small = _LENGTH_16 <= length < _SMALL_BYTES
+                small = _LENGTH_16 <= length < LEAST_LIMIT
             if small and data[pos] == FINAL_TEXT and self._message is None:
                 stop = start + length
                 if stop > end:
                     break
-                key = from_bytes((data[start - 4 : start] * _MASK_REPEATS)[:length])
-                take_message((from_bytes(data[start:stop]) ^ key).to_bytes(length), found)
+                stop = take_small(data, pos, start, stop, found)
             else:
                 start, stop = self._measure(data, pos, end)
                 if stop > end:

@@ -57,4 +57,4 @@ class Packet(msgspec.Struct, gc=False):
     code: int
     body: Buffer
     acks: list[str] | None = None
-    """An ACK in its shortest form, and those that follow it in that form: the msgIds; the wire has read them all."""
+    """The msgIds of a run of ACKs, of which `body` is the first: the wire has read them all (ack_runs.py)."""

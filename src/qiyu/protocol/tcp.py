@@ -6,12 +6,12 @@ anyhow. A length is judged from the header alone, before a single byte of the bo
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import ClassVar, Final
 
 from qiyu.errors import ProtocolViolation, WsClose
-from qiyu.protocol.packet import MAGIC, MSG_ID_DIGITS, Buffer, MsgCode, Packet
+from qiyu.protocol.ack_runs import ACK_BODIES, read_packets
+from qiyu.protocol.packet import MAGIC, Buffer, MsgCode, Packet
 
 HEADER: Final = struct.Struct(">hii")
 MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
@@ -20,22 +20,7 @@ NO_LIMIT: Final = 2**31 - 1  # the largest `len` that an int32 can hold
 _unpack_header = HEADER.unpack_from
 _pack_header = HEADER.pack
 
-# Most of what a busy server reads is ACKs, and most of them look like this, many in a row. So a run of them is read in
-# one go; whatever looks different in any way takes the common road.
 ACK: Final = int(MsgCode.ACK)
-_ACK_HEAD: Final = b'{"msgId":"'
-_ACK_BODY: Final = len(_ACK_HEAD) + MSG_ID_DIGITS + len(b'"}')
-_ACK_FRAME: Final = HEADER.size + _ACK_BODY
-_ACK_DIGITS: Final = HEADER.size + len(_ACK_HEAD)
-_ACKS: Final = re.compile(
-    b"(?:%b%b[0-9]{%d}%b)+"
-    % (re.escape(HEADER.pack(MAGIC, ACK, _ACK_BODY)), re.escape(_ACK_HEAD), MSG_ID_DIGITS, re.escape(b'"}'))
-)
-
-
-def _msg_ids(data: Buffer, start: int, end: int) -> list[str]:
-    text = str(data[start:end], "latin-1")
-    return [text[at : at + MSG_ID_DIGITS] for at in range(_ACK_DIGITS, end - start, _ACK_FRAME)]
 
 
 class TcpWire:
@@ -83,11 +68,11 @@ class TcpWire:
             if end > size:
                 self._keep(data, start, end - size)
                 return packets
-            if code == ACK and length == _ACK_BODY:
-                run = _ACKS.match(data, start)
+            if code == ACK and length in ACK_BODIES:
+                run = read_packets(data, start, end)
                 if run is not None:
-                    packets.append(Packet(code, data[body:end], _msg_ids(data, start, end := run.end())))
-                    start = end
+                    start, msg_ids = run
+                    packets.append(Packet(code, data[body:end], msg_ids))
                     continue
             packets.append(Packet(code, data[body:end]))
             start = end

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from qiyu.errors import ProtocolViolation
 from qiyu.protocol import envelope
-from qiyu.protocol.envelope import ACK_LENGTH, decode, take_ack
-from qiyu.protocol.frames import FINAL_TEXT, FrameReader, close, close_answer, header, pong, protocol_error
+from qiyu.protocol.ack_runs import read_frames
+from qiyu.protocol.envelope import decode
+from qiyu.protocol.frames import FINAL_TEXT, LEAST_LIMIT, FrameReader, close, close_answer, header, pong, protocol_error
 from qiyu.protocol.handshake import Handshake, UpgradeRequest
 from qiyu.protocol.packet import Buffer, MsgCode, Packet
 
@@ -131,8 +132,19 @@ class WebSocketWire(FrameReader[Packet]):
         return [] if request is None else [Packet(MsgCode.WS_HANDSHAKE, b"")]
 
     def _take_message(self, message: bytes | bytearray, found: list[Packet]) -> None:
-        if len(message) != ACK_LENGTH or not take_ack(message, found):
-            found.append(decode(message, self._max_body))
+        found.append(decode(message, self._max_body))
+
+    def _take_small(self, data: bytes, pos: int, start: int, stop: int, found: list[Packet]) -> int:
+        if self._max_body < LEAST_LIMIT:  # then even the body of an ACK may be too long
+            return super()._take_small(data, pos, start, stop, found)
+        stop, taken = read_frames(data, pos, start, stop)
+        if isinstance(taken, bytes):
+            found.append(decode(taken, self._max_body))
+        elif found and (acks := found[-1].acks) is not None:
+            acks += taken
+        else:
+            found.append(Packet(MsgCode.ACK, b'{"msgId":"%b"}' % taken[0].encode(), taken))
+        return stop
 
     @property
     def _longest_message(self) -> int:
