@@ -1,4 +1,4 @@
-# Everything here sets up what it needs by itself, in .venv, and does so only once for each change of pyproject.toml.
+# Everything here sets up what it needs by itself, in .venv, and does so only once for each change of what it is made of.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,11 +8,13 @@ FUZZ_EXAMPLES ?= 20000
 CRASH_SECONDS ?= 180
 SIMULATE_SEEDS ?= 1000
 BENCH_OPTIONS ?=
+# What an installation is made of; the accelerator in C is left out where there is no compiler.
+INSTALLED_FROM := pyproject.toml hatch_build.py src/qiyu/protocol/_accelerator.c
 # What the tests in a browser take from npm; without npm they are skipped.
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check fuzz crash simulate bench bench-quick screenshots clean
+.PHONY: help serve demo test check fuzz sanitize crash simulate bench bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,9 @@ check: $(VENV)/.development ## Format, lint, types and the floor plan
 fuzz: $(VENV)/.development ## Run the property tests long (FUZZ_EXAMPLES=20000 examples each)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m property --hypothesis-profile=fuzz
 
+sanitize: $(VENV)/.development ## Run the tests of the accelerator with the sanitizers of a C compiler (FUZZ_EXAMPLES=20000)
+	cd tests && FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) ../$(BIN)/python -m sanitized
+
 crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180 at least), and see what is lost
 	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS)
 
@@ -52,6 +57,7 @@ screenshots: $(VENV)/.development ## Take the pictures of the page anew, with ch
 
 clean: ## Remove what was set up and built; data/ stays
 	rm -rf $(VENV) dist build bench/.results bench/.peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache tests/browser/node_modules
+	rm -f src/qiyu/protocol/_accelerator.*.so
 	find src tests examples bench demo migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made when it is whole: a set-up that was interrupted, or found no python3-venv, is done again from the beginning.
@@ -61,11 +67,11 @@ $(VENV)/.created:
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.runtime: pyproject.toml | $(VENV)/.created
+$(VENV)/.runtime: $(INSTALLED_FROM) | $(VENV)/.created
 	$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.development: pyproject.toml | $(VENV)/.created
+$(VENV)/.development: $(INSTALLED_FROM) | $(VENV)/.created
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
 

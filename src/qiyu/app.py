@@ -37,6 +37,7 @@ from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
 from qiyu.metrics import Metrics
+from qiyu.protocol import accelerator
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.rtmp import RtmpLimits
 from qiyu.routing.hub import Hub
@@ -93,7 +94,7 @@ class App:
     anchor_away_seconds: float
     keep_alive_seconds: float
     about: dict[str, str]
-    """What the log says of it at the start: where the settings and the data are."""
+    """What the log says of it at the start: where the settings and the data are, and whether C reads ACKs."""
 
 
 def build_app(
@@ -137,7 +138,11 @@ def build_app(
         listeners=list(_listeners(settings, sockets, poller, node)),
         anchor_away_seconds=settings.living.anchor_away_seconds,
         keep_alive_seconds=settings.http.keep_alive_seconds,
-        about={"settings": ", ".join(settings.files) or "defaults and environment", "database": database.address},
+        about={
+            "settings": ", ".join(settings.files) or "defaults and environment",
+            "database": database.address,
+            "accelerator": accelerator.STATE,
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from qiyu.__main__ import cli, main
 from qiyu.cli.commands import COMMANDS, load
 from qiyu.config import Settings, load_settings
 from qiyu.errors import ConfigError
+from qiyu.protocol import accelerator
 from qiyu.services.tokens import Tokens
 
 runner = CliRunner()
@@ -58,6 +60,15 @@ def test_config_prints_toml_without_secrets(monkeypatch: pytest.MonkeyPatch) -> 
     assert (printed["tcp"]["port"], printed["ws"]["port"], printed["http"]["port"]) == (9000, 9001, 8080)
     assert SECRET not in done.output
     assert printed["auth"]["secret"]
+    assert done.stdout.endswith(f"\n# the accelerator (docs/performance.md): {accelerator.STATE}\n")
+
+
+def test_config_says_when_the_accelerator_is_switched_off() -> None:
+    command = [sys.executable, "-m", "qiyu", "config"]
+    environ = os.environ | {"QIYU_PURE_PYTHON": "1"}
+    done = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].endswith(": off, by QIYU_PURE_PYTHON")
+    assert done.stderr == ""
 
 
 def test_a_wrong_setting_is_an_error_of_whoever_runs_it(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from qiyu.protocol import accelerator
 from raw_clients import HEADER, LOGIN, LOGOUT, body_of, frame
 
 QIYU = [sys.executable, "-m", "qiyu"]
@@ -94,6 +95,9 @@ def test_it_serves_until_a_signal_and_says_good_bye(server: Process, number: int
         status = server.stop(number)
         assert status == 0
         assert time.monotonic() - started < 5
+        events = [json.loads(line) for line in server.errors.read_text().splitlines()]
+        (line,) = (line for line in events if line["event"] == "started")
+        assert line["accelerator"] == accelerator.STATE
         code, body = server.packet(sock)
         assert code == LOGOUT
         assert json.loads(str(body["data"]))["reason"] == "drain"

@@ -52,10 +52,10 @@ class Reader(FrameReader[bytes]):
     def _take_message(self, message: bytes | bytearray, found: list[bytes]) -> None:
         found.append(bytes(message))
 
-    def _take_ping(self, payload: bytearray) -> None:
+    def _take_ping(self, payload: bytes) -> None:
         self.pings.append(bytes(payload))
 
-    def _take_close(self, payload: bytearray) -> None:
+    def _take_close(self, payload: bytes) -> None:
         self.closed_with = bytes(payload)
 
     @property

@@ -11,6 +11,7 @@ import typer
 from qiyu.cli.options import ConfigOption
 from qiyu.config import CONFIG_FILE, describe, load_settings, require_safe_secret
 from qiyu.errors import ConfigError
+from qiyu.protocol import accelerator
 
 HERE: Final = Path(CONFIG_FILE)
 
@@ -28,6 +29,7 @@ def show(ctx: typer.Context, config: ConfigOption = None) -> None:
     if ctx.invoked_subcommand is None:
         settings = load_settings(config)
         typer.echo(describe(settings), nl=False)
+        typer.echo(f"\n# the accelerator (docs/performance.md): {accelerator.STATE}")
         _warn(settings.warnings)
 
 

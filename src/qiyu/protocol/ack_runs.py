@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from qiyu.protocol.frames import LEAST_LIMIT
+from qiyu.protocol.masking import REPEAT, unmask
 from qiyu.protocol.packet import MAGIC, MSG_ID_DIGITS, Buffer, MsgCode
 
 _SHORTEST_BODY: Final = len(b'{"msgId":""}') + MSG_ID_DIGITS
@@ -67,8 +67,6 @@ _SHORTEST_MESSAGE: Final = len(_SHORTEST_BEFORE) + MSG_ID_DIGITS + len(_SHORTEST
 _SHORTEST_MESSAGE_DIGITS: Final = slice(len(_SHORTEST_BEFORE), -len(_SHORTEST_AFTER))
 _match_message: Final = _message_pattern().fullmatch
 _USUAL_FIELDS: Final = b'{"magic":%d,"code":%d,' % (MAGIC, MsgCode.ACK)
-_REPEAT: Final = [int.from_bytes(b"\0\0\0\1" * -(-length // 4)) for length in range(LEAST_LIMIT)]
-"""By the length of a message: what makes of a masking key, times this, the key again and again."""
 
 
 def read_packets(data: Buffer, start: int, end: int) -> tuple[int, list[str]] | None:
@@ -95,13 +93,9 @@ def read_frames(data: bytes, pos: int, start: int, stop: int) -> tuple[int, list
     If it is an ACK in an envelope that is read here: the msgIds of it and of the ACKs that follow it, and where the
     last of them stops.
     """
-    from_bytes = int.from_bytes
     size, length = stop - pos, stop - start
     last = len(data) - size  # where another as long may begin at the latest
-    # RFC 6455, section 5.3: the four bytes before the payload, over and over.
-    repeat, surplus = _REPEAT[length], -length % 4 * 8
-    key = from_bytes(data[start - 4 : start]) * repeat >> surplus
-    message = (from_bytes(data[start:stop]) ^ key).to_bytes(length)
+    message = unmask(data, start, stop)
     if length == _SHORTEST_MESSAGE and message.startswith(_SHORTEST_BEFORE) and message.endswith(_SHORTEST_AFTER):
         before, after = _SHORTEST_BEFORE, _SHORTEST_AFTER
         msg_id = message[_SHORTEST_MESSAGE_DIGITS]
@@ -116,6 +110,7 @@ def read_frames(data: bytes, pos: int, start: int, stop: int) -> tuple[int, list
     if stop > last:
         return stop, msg_ids
     header, digits = data[pos : start - 4], slice(len(before), -len(after))
+    from_bytes, repeat, surplus = int.from_bytes, REPEAT[length], -length % 4 * 8  # as in `unmask`, without a call
     while stop <= last and data.startswith(header, stop):
         start, end = stop + size - length, stop + size
         key = from_bytes(data[start - 4 : start]) * repeat >> surplus

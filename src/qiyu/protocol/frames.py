@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import Final, Generic, TypeVar
 
 from qiyu.errors import ProtocolViolation, WsClose
+from qiyu.protocol.accelerator import unmask
+from qiyu.protocol.masking import SMALL_BYTES
 from qiyu.protocol.packet import Buffer
 
 _FIN: Final = 0x80
@@ -29,14 +31,11 @@ FINAL_TEXT: Final = _FIN | _TEXT
 """The first byte of a whole text message."""
 FINAL_BINARY: Final = _FIN | _BINARY
 """The first byte of a whole binary message."""
-LEAST_LIMIT: Final = 512
+LEAST_LIMIT: Final = SMALL_BYTES
 """No limit on messages may be lower: a frame shorter than this is taken without a look at it."""
 
 _MAX_CONTROL_BYTES: Final = 125
 _MAX_REASON_BYTES: Final = _MAX_CONTROL_BYTES - 2
-
-_XOR: Final = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
-_MASK_REPEATS: Final = LEAST_LIMIT // 4
 
 T = TypeVar("T")
 
@@ -67,16 +66,14 @@ class FrameReader(Generic[T]):
 
         Put it into `found`, and of what follows it what the subclass likes; return where the last of that stops.
         """
-        # So short, one XOR of two long integers is faster than four translations.
-        key = int.from_bytes((data[start - 4 : start] * _MASK_REPEATS)[: stop - start])
-        self._take_message((int.from_bytes(data[start:stop]) ^ key).to_bytes(stop - start), found)
+        self._take_message(unmask(data, start, stop), found)
         return stop
 
-    def _take_ping(self, payload: bytearray) -> None:
+    def _take_ping(self, payload: bytes) -> None:
         """It came."""
         raise NotImplementedError
 
-    def _take_close(self, payload: bytearray) -> None:
+    def _take_close(self, payload: bytes) -> None:
         """It came, and is valid."""
         raise NotImplementedError
 
@@ -121,7 +118,7 @@ class FrameReader(Generic[T]):
                 start, stop = self._measure(data, pos, end)
                 if stop > end:
                     break
-                self._take_frame(data[pos], _unmask(data, start, stop), found)
+                self._take_frame(data[pos], unmask(data, start, stop), found)
                 if self.peer_closed:
                     return
             pos = stop
@@ -171,20 +168,20 @@ class FrameReader(Generic[T]):
         if length + len(self._message or b"") > limit:
             raise ProtocolViolation(f"a message is longer than {limit} bytes", ws_close=WsClose.MESSAGE_TOO_BIG)
 
-    def _take_frame(self, first: int, payload: bytearray, found: list[T]) -> None:
+    def _take_frame(self, first: int, payload: bytes, found: list[T]) -> None:
         if first & _CONTROL:
             self._take_control(first & _OPCODE, payload)
             return
-        if self._message is not None:
-            self._message += payload
-            payload = self._message
-        if first & _FIN:
-            self._message = None
-            self._take_message(payload, found)
-        elif self._message is None:
-            self._message = payload
+        message = self._message
+        if message is not None:
+            message += payload
+        if not first & _FIN:
+            self._message = bytearray(payload) if message is None else message
+            return
+        self._message = None
+        self._take_message(payload if message is None else message, found)
 
-    def _take_control(self, opcode: int, payload: bytearray) -> None:
+    def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == _CLOSE:
             _check_close(payload)
             self.peer_closed = True
@@ -261,7 +258,7 @@ def _long_length(field: bytes) -> int:
     return length
 
 
-def _check_close(payload: bytearray) -> None:
+def _check_close(payload: bytes) -> None:
     if not payload:
         return
     code = int.from_bytes(payload[:2])
@@ -272,14 +269,6 @@ def _check_close(payload: bytearray) -> None:
         payload[2:].decode()
     except UnicodeDecodeError:
         raise ProtocolViolation("the close reason is not UTF-8", ws_close=WsClose.INVALID_DATA) from None
-
-
-def _unmask(data: bytes, start: int, stop: int) -> bytearray:
-    """The payload at start:stop; its mask is the four bytes before it (RFC 6455, section 5.3)."""
-    payload = bytearray(data[start:stop])
-    for i in range(4):
-        payload[i::4] = payload[i::4].translate(_XOR[data[start - 4 + i]])
-    return payload
 
 
 def _control_frame(opcode: int, payload: bytes | bytearray) -> bytes:

@@ -10,7 +10,8 @@ import struct
 from typing import ClassVar, Final
 
 from qiyu.errors import ProtocolViolation, WsClose
-from qiyu.protocol.ack_runs import ACK_BODIES, read_packets
+from qiyu.protocol.accelerator import read_packets
+from qiyu.protocol.ack_runs import ACK_BODIES
 from qiyu.protocol.packet import MAGIC, Buffer, MsgCode, Packet
 
 HEADER: Final = struct.Struct(">hii")

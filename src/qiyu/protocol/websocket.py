@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from qiyu.errors import ProtocolViolation
 from qiyu.protocol import envelope
-from qiyu.protocol.ack_runs import read_frames
+from qiyu.protocol.accelerator import read_frames
 from qiyu.protocol.envelope import decode
 from qiyu.protocol.frames import FINAL_TEXT, LEAST_LIMIT, FrameReader, close, close_answer, header, pong, protocol_error
 from qiyu.protocol.handshake import Handshake, UpgradeRequest
@@ -150,13 +150,13 @@ class WebSocketWire(FrameReader[Packet]):
     def _longest_message(self) -> int:
         return envelope.longest_message(self._max_body)
 
-    def _take_ping(self, payload: bytearray) -> None:
+    def _take_ping(self, payload: bytes) -> None:
         if self._sending:
             # RFC 6455, section 5.5.3: an endpoint "MAY elect to send a Pong frame for only the most recently
             # processed Ping frame". So a flood of pings costs one pong.
             self._out = pong(payload)
 
-    def _take_close(self, payload: bytearray) -> None:
+    def _take_close(self, payload: bytes) -> None:
         self._state = _DONE
         if self._sending:
             # Packets that came before the close frame are still answered: nothing is sent after this, but before it is
