@@ -39,9 +39,9 @@ def answer_to(data: bytes) -> tuple[int, dict[str, str], str]:
     return parse_response(handshake.answer)
 
 
-def parse_response(data: bytes) -> tuple[int, dict[str, str], str]:
+def parse_response(data: bytes, method: str = "GET") -> tuple[int, dict[str, str], str]:
     client = h11.Connection(h11.CLIENT)
-    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
     client.send(h11.EndOfMessage())
     client.receive_data(data)
     response, body, end = client.next_event(), b"", client.next_event()
@@ -147,7 +147,8 @@ def test_accept_before_there_is_a_request() -> None:
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS ClientHello"),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
         pytest.param(b"\x48\xf1\x00\x00\x03\xe9\x00\x00\x00\x02{}", id="a packet of the TCP port"),
-        pytest.param(b"\r\n\r\n", id="empty lines"),
+        pytest.param(b"\r\n\n\r\n\r\n", id="an empty line that is none"),
+        pytest.param(b"\r\n\r\nhello\r\n\r\n", id="no request line behind empty lines"),
         pytest.param(b"hello\r\n\r\n", id="no request line"),
         pytest.param(head(line="GET / HTTP/1.0"), id="HTTP/1.0"),
         pytest.param(head(line="GET  / HTTP/1.1"), id="two spaces"),
@@ -162,9 +163,22 @@ def test_accept_before_there_is_a_request() -> None:
         pytest.param(head("Host: b"), id="two Hosts"),
         pytest.param(head(Host="a..b\xff"), id="Host not ASCII"),
         pytest.param(head(Host="xn--\x7f"), id="Host with DEL"),
-        pytest.param(head(Host="xn--a-ecp.ru"), id="Host not IDNA"),
+        pytest.param(head(Host=""), id="empty Host"),
+        pytest.param(head(Host=":8086"), id="Host without a name"),
+        pytest.param(head(Host="a b"), id="Host with a space"),
+        pytest.param(head(Host="a/b"), id="Host with a path"),
+        pytest.param(head(Host="u@a"), id="Host with a user"),
+        pytest.param(head(Host="a, b"), id="two Hosts in one"),
+        pytest.param(head(Host="a:x"), id="Host with a port of letters"),
+        pytest.param(head(Host="a:65536"), id="Host with a port too large"),
+        pytest.param(head(Host="::1"), id="Host of IPv6 without brackets"),
+        pytest.param(head(Host="[::g]"), id="Host of no IPv6"),
+        pytest.param(head(Host="[::1"), id="Host with half the brackets"),
+        pytest.param(head(Host="%zz.example"), id="Host with a bad escape"),
+        pytest.param(head(line="GET http:///x HTTP/1.1"), id="absolute without a host"),
+        pytest.param(head(line="GET http://u:p@a/x HTTP/1.1"), id="absolute with a user"),
+        pytest.param(head(line="GET http://a:99999/x HTTP/1.1"), id="absolute with a bad port"),
         pytest.param(head(Host="a" * 301), id="Host too long"),
-        pytest.param(head(Upgrade="h2c"), id="another upgrade"),
         pytest.param(head(Connection=None), id="no Connection"),
         pytest.param(head(Connection="keep-alive"), id="Connection without Upgrade"),
         pytest.param(head(Connection="\xe9, Upgrade"), id="Connection not ASCII"),
@@ -198,6 +212,98 @@ def test_400(data: bytes) -> None:
 def test_only_get() -> None:
     status, headers, _ = answer_to(head(line="POST / HTTP/1.1"))
     assert (status, headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (head(line="HEAD / HTTP/1.1"), b"405"),
+        (b"\r\n" + head(line="HEAD / HTTP/1.1"), b"405"),
+        (b"HEAD / HTTP/1.0\r\n\r\n", b"400"),
+        (b"HEAD / HTTP/1.1\r\nX-A: \x00", b"400"),
+        (b"HEAD /" + b"a" * MAX_HEAD_BYTES, b"431"),
+    ],
+)
+def test_an_answer_to_head_has_no_body(data: bytes, status: bytes) -> None:
+    handshake = Handshake()
+    handshake.receive_data(data)
+    assert handshake.answer.split(b" ")[1] == status
+    assert handshake.answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 0" not in handshake.answer  # it tells the length that the body would have
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"Connection": "keep-alive", "more": ["Connection: Upgrade"]},
+        {"Connection": "Upgrade", "more": ["Connection: keep-alive"]},
+        {"Connection": "close,, UPGRADE ,"},
+        {"Upgrade": "h2c, websocket"},
+        {"Upgrade": "h2c", "more": ["Upgrade: WebSocket"]},
+        {"Upgrade": "websocket", "more": ["Upgrade: h2c"]},
+    ],
+)
+def test_lists_of_several_items_and_lines(extra: dict[str, object]) -> None:
+    more = extra.pop("more", [])
+    assert isinstance(more, list)
+    assert Handshake().receive_data(head(*more, **extra)) is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websockets", "websocket/13", "", "web, socket"])
+def test_another_upgrade(upgrade: str) -> None:
+    status, headers, _ = answer_to(head(Upgrade=upgrade))
+    assert (status, headers["upgrade"]) == (426, "websocket")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "xn--99999999.example",
+        "xn--a-ecp.ru:8086",
+        "a..b",
+        "under_score",
+        "a%C3%A9.example",
+        "127.0.0.1:8086",
+        "[::1]",
+        "[2001:db8::192.0.2.1]:443",
+        "example.org:",
+        "example.org.",
+        "a" * 253,
+    ],
+)
+def test_a_host_is_what_rfc_3986_lets_it_be(host: str) -> None:
+    request = Handshake().receive_data(head(Host=host))
+    assert request is not None
+    assert request.host == host
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        ("http://other.example:8086/t/10005", "/t/10005", "other.example:8086"),
+        ("WS://other.example/t/10005/1001", "/t/10005/1001", "other.example"),
+        ("wss://[::1]:1/", "/", "[::1]:1"),
+        ("https://other.example", "/", "other.example"),
+        ("http://other.example?x", "/?x", "other.example"),
+        ("//other.example/t", "//other.example/t", "im.example.org:8086"),
+        ("ftp://other.example/t", "ftp://other.example/t", "im.example.org:8086"),
+    ],
+)
+def test_an_absolute_target_is_its_path_and_its_host(target: str, path: str, host: str) -> None:
+    request = Handshake().receive_data(head(line=f"GET {target} HTTP/1.1"))
+    assert request == UpgradeRequest(path, None, host)
+
+
+@pytest.mark.parametrize("lines", [1, 2, 50])
+def test_empty_lines_before_the_request(lines: int) -> None:
+    handshake = Handshake()
+    assert handshake.receive_data(b"\r\n" * lines) is None
+    assert handshake.error is None
+    assert handshake.receive_data(head()) is not None
+
+
+def test_empty_lines_are_bounded() -> None:
+    assert answer_to(b"\r\n" * MAX_HEAD_BYTES)[0] == 431
 
 
 @pytest.mark.parametrize("version", ["8", "12", "14", "013", "13, 8"])
@@ -272,6 +378,9 @@ LINES = st.sampled_from(
         b"Host: a\xff",
         b"Host: xn--a",
         b"Upgrade: h2c",
+        b"Connection: Upgrade",
+        b"GET http://other.example/t HTTP/1.1",
+        b"HEAD /t HTTP/1.1",
         b"Content-Length: 0",
         b"Transfer-Encoding: chunked",
         b"Sec-WebSocket-Version: 8",
@@ -288,6 +397,8 @@ LINES = st.sampled_from(
 @example(head()[:-4], b"", [1])
 @example(head(), b"x", [1])
 @example(head("X-A: " + "a" * MAX_HEAD_BYTES), b"", [7])
+@example(b"\r\n\r\n" + head()[:-4], b"", [3])
+@example(b"\r\nHEAD / HTTP/1.1", b"", [1])
 def test_any_bytes_give_a_request_or_an_answer(start: bytes, rest: bytes, sizes: list[int]) -> None:
     """Whatever comes, in whatever portions, the outcome is the same: a request, an HTTP error or the wish for more."""
     data = start + b"\r\n\r\n" + rest
@@ -298,7 +409,8 @@ def test_any_bytes_give_a_request_or_an_answer(start: bytes, rest: bytes, sizes:
     assert request is None or not answer
     if answer:
         assert isinstance(answer, bytes)
-        assert parse_response(answer)[0] in {400, 405, 426, 431}
+        is_head = data.lstrip(b"\r\n").startswith(b"HEAD ")
+        assert parse_response(answer, "HEAD" if is_head else "GET")[0] in {400, 405, 426, 431}
 
 
 @pytest.mark.property

@@ -1,39 +1,43 @@
 """The server's side of the WebSocket opening handshake (RFC 6455, section 4.2), and what its path says.
 
-wsproto parses the request and writes the 101. Before it gets the head, this page has bounded it, found its
-end and turned away what wsproto would read leniently or slowly; after it, what RFC 6455 forbids and wsproto
-lets pass. Every answer is made of our own words: nothing of a request is ever sent back.
+h11 takes the head apart. Before it gets it, this page has bounded it, found its end and turned away what h11 would read
+leniently; what the headers must say for an upgrade is looked at here. Every answer is made of our own words: nothing of
+a request is ever sent back.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, RejectConnection, Request
-from wsproto.utilities import RemoteProtocolError
+import h11
 
 from qiyu.errors import ProtocolViolation
+from qiyu.protocol.authority import parse_authority, split_target
 from qiyu.protocol.packet import MAX_ID, MIN_ID, Buffer, MsgCode
 
 MAX_HEAD_BYTES: Final = 8192
 """The longest request head; Tomcat's limit as well."""
-MAX_HOST_BYTES: Final = 300
-"""More than any domain name has (253, RFC 1035). wsproto decodes it as IDNA, at a cost that is quadratic."""
 
 _HEAD_END: Final = b"\r\n\r\n"
 _HEAD_BYTES: Final = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) [!-~]+ HTTP/1\.1\r\n")
 # RFC 9112 lets a server refuse both: lines ending in a bare LF (section 2.2), and folded headers (section 5.2).
 _BARE_LF_OR_FOLD: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
-_HOST: Final = re.compile(rb"\r\nhost:([^\r]*)", re.IGNORECASE)
-_UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+# RFC 9112, section 2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to the request-line".
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
+_HOST: Final = re.compile(rb"\r\nhost:", re.IGNORECASE)
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")  # the base64 of 16 bytes
 # RFC 6455 allows each only once in a request (section 11.3), and one of two Origins would go unchecked.
 _AT_MOST_ONCE: Final = (b"sec-websocket-key", b"sec-websocket-version", b"origin")
+_LISTS: Final = (b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions")
+_VERSION: Final = b"13"
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 # What these must come with: RFC 9110, sections 15.5.2, 15.5.6, 15.5.22; the version, RFC 6455, section 4.4.
 _STATUS_HEADERS: Final = {
@@ -79,11 +83,11 @@ class Handshake:
     Where the request is no good, `error` says why and `answer` holds the bytes to send before closing.
     """
 
-    __slots__ = ("_head", "_wsproto", "answer", "error", "request")
+    __slots__ = ("_head", "_key", "answer", "error", "request")
 
     def __init__(self) -> None:
         self._head = bytearray()
-        self._wsproto: WSConnection | None = None  # not before there is a whole head to parse
+        self._key = b""
         self.request: UpgradeRequest | None = None
         self.error: ProtocolViolation | None = None
         self.answer = b""
@@ -103,7 +107,9 @@ class Handshake:
             # Without the traceback, which would keep the bytes of this read.
             fault.__context__ = None
             self.error = fault.with_traceback(None)
-            self.answer = _response(fault.status, fault.reason)
+            # RFC 9110, section 9.3.2: to HEAD, "the server MUST NOT send content in the response".
+            is_head = self._head[_begin(self._head) :].startswith(b"HEAD ")
+            self.answer = _response(fault.status, fault.reason, has_body=not is_head)
             self.request = None
             self._head.clear()
             return None
@@ -112,9 +118,16 @@ class Handshake:
         """The 101 response, with no extension and no subprotocol; empty if the handshake failed meanwhile."""
         if self.error is not None:
             return b""
-        if self._wsproto is None:
+        if self.request is None:
             raise RuntimeError("there is no request to accept yet")
-        return self._wsproto.send(AcceptConnection())
+        # RFC 6455, section 1.3, wants SHA-1 of just this.
+        digest = hashlib.sha1(self._key + _GUID, usedforsecurity=False).digest()
+        return (
+            b"HTTP/1.1 101 Switching Protocols\r\n"
+            b"Upgrade: websocket\r\n"
+            b"Connection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b" % base64.b64encode(digest)
+        ) + _HEAD_END
 
     def reject(self, status: int, reason: str) -> bytes:
         """A plain-text response instead of the upgrade; empty if the handshake failed meanwhile."""
@@ -126,7 +139,8 @@ class Handshake:
         head = self._head
         seen = len(head)
         head += data[: MAX_HEAD_BYTES - seen]
-        found = head.find(_HEAD_END, max(0, seen - len(_HEAD_END) + 1))
+        begin = _begin(head)
+        found = head.find(_HEAD_END, max(begin, seen - len(_HEAD_END) + 1))
         end = len(head) if found < 0 else found + len(_HEAD_END)
         if head[seen:end].translate(None, _HEAD_BYTES):
             raise BadRequest("this is not HTTP: the request head has control characters")
@@ -135,7 +149,7 @@ class Handshake:
                 reason = f"the request head is longer than {MAX_HEAD_BYTES} bytes"
                 raise BadRequest(reason, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return None
-        request = self._parse(bytes(head[:end]))
+        request = self._parse(bytes(head[begin:end]))
         if seen + len(data) > end:
             raise _too_early()
         self.request = request
@@ -143,19 +157,19 @@ class Handshake:
 
     def _parse(self, head: bytes) -> UpgradeRequest:
         _check_head(head)
-        self._wsproto = WSConnection(ConnectionType.SERVER)
+        connection = h11.Connection(h11.SERVER)
+        connection.receive_data(head)
         try:
-            self._wsproto.receive_data(head)
-            request = next(self._wsproto.events(), None)
-        except RemoteProtocolError as error:
-            raise _refusal(error, head) from None
-        except UnicodeError:  # wsproto decodes lists as ASCII and the host as IDNA, and lets failures through
-            raise BadRequest("a header is not ASCII, or Host is no domain name") from None
-        if not isinstance(request, Request):
+            request = connection.next_event()
+        except h11.RemoteProtocolError:  # its texts may repeat what came
+            raise BadRequest("a header is not one of HTTP") from None
+        if not isinstance(request, h11.Request):
             raise BadRequest("not an HTTP request")
-        headers = _check_headers(request.extra_headers)
+        headers = _check_headers(list(request.headers))
+        target, host = _split_target(request.target.decode("ascii"), headers[b"host"].decode("latin-1"))
         origin = headers.get(b"origin")
-        return UpgradeRequest(request.target, None if origin is None else origin.decode("ascii"), request.host)
+        self._key = headers[b"sec-websocket-key"]
+        return UpgradeRequest(target, None if origin is None else origin.decode("ascii"), host)
 
 
 def parse_target(target: str) -> LoginTarget:
@@ -191,37 +205,66 @@ def _check_head(head: bytes) -> None:
         raise BadRequest("the method must be GET", HTTPStatus.METHOD_NOT_ALLOWED)
     if _BARE_LF_OR_FOLD.search(head):
         raise BadRequest("lines must end in CR LF, and headers must not be folded")
-    host = _HOST.search(head)
-    if host is not None and len(host[1]) > MAX_HOST_BYTES:
-        raise BadRequest(f"Host is longer than {MAX_HOST_BYTES} bytes")
+    if len(_HOST.findall(head)) != 1:
+        raise BadRequest("Host must be there, once")
 
 
-def _refusal(error: RemoteProtocolError, head: bytes) -> BadRequest:
-    # wsproto's texts are constants; none holds a part of the request.
-    if not _UPGRADE.search(head):
-        reason = "this is a WebSocket port: connect with ws:// or wss://"
-        return BadRequest(reason, HTTPStatus.UPGRADE_REQUIRED)
-    hint = error.event_hint
-    if isinstance(hint, RejectConnection) and hint.status_code == HTTPStatus.UPGRADE_REQUIRED:
-        return BadRequest("Sec-WebSocket-Version must be 13", HTTPStatus.UPGRADE_REQUIRED)
-    return BadRequest(str(error))
+def _begin(head: bytearray) -> int:
+    """Where the request line begins, behind the empty lines in front of it."""
+    match = _EMPTY_LINES.match(head)
+    return 0 if match is None else match.end()
+
+
+def _split_target(target: str, host_header: str) -> tuple[str, str]:
+    """The path that is asked for, and the host."""
+    if parse_authority(host_header) is None:
+        raise BadRequest("Host is no host name or IP address with a port or without")
+    path, host = split_target(target)
+    if host is not None and parse_authority(host) is None:
+        raise BadRequest("the address has no host name or IP address in it")
+    return path, host_header if host is None else host
 
 
 def _check_headers(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers by name in lower case, each list as one. Raises `BadRequest` where they ask for no upgrade."""
     names = [name for name, _ in pairs]
     for name in _AT_MOST_ONCE:
         if names.count(name) > 1:
             raise BadRequest(f"more than one {name.decode().title()} header")
     headers = dict(pairs)
+    for name in _LISTS:
+        if name in headers:
+            headers[name] = b",".join(value for each, value in pairs if each == name)
+            if not headers[name].isascii():
+                raise BadRequest(f"{name.decode().title()} must be ASCII")
     # A body would be taken for frames by us, and for part of the request by a proxy.
     if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
         raise BadRequest("the request must have no body")
-    # RFC 6455, section 4.2.1: a base64 value "that, when decoded, is 16 bytes in length".
-    if not _KEY.fullmatch(headers[b"sec-websocket-key"]):
-        raise BadRequest("Sec-WebSocket-Key must be 16 bytes in base64")
+    _check_upgrade(headers)
     if not headers.get(b"origin", b"").isascii():
         raise BadRequest("Origin must be ASCII")
     return headers
+
+
+def _check_upgrade(headers: dict[bytes, bytes]) -> None:
+    if b"websocket" not in _tokens(headers.get(b"upgrade", b"")):
+        reason = "this is a WebSocket port: connect with ws:// or wss://"
+        raise BadRequest(reason, HTTPStatus.UPGRADE_REQUIRED)
+    if b"upgrade" not in _tokens(headers.get(b"connection", b"")):
+        raise BadRequest("Connection must name Upgrade")
+    version = headers.get(b"sec-websocket-version")
+    if version is None:
+        raise BadRequest("Sec-WebSocket-Version is absent: expected 13")
+    if version != _VERSION:
+        raise BadRequest("Sec-WebSocket-Version must be 13", HTTPStatus.UPGRADE_REQUIRED)
+    # RFC 6455, section 4.2.1: a base64 value "that, when decoded, is 16 bytes in length".
+    if not _KEY.fullmatch(headers.get(b"sec-websocket-key", b"")):
+        raise BadRequest("Sec-WebSocket-Key must be 16 bytes in base64")
+
+
+def _tokens(value: bytes) -> Iterable[bytes]:
+    """The items of a list, in lower case: they are compared without regard to it (RFC 9110, section 7.8)."""
+    return [token.strip(b" \t").lower() for token in value.split(b",")]
 
 
 def _too_early() -> BadRequest:
@@ -230,7 +273,7 @@ def _too_early() -> BadRequest:
     return BadRequest("data came before the answer to the handshake")
 
 
-def _response(status: HTTPStatus, reason: str) -> bytes:
+def _response(status: HTTPStatus, reason: str, *, has_body: bool = True) -> bytes:
     body = reason.encode()
     lines = [
         f"HTTP/1.1 {status.value} {status.phrase}",
@@ -240,4 +283,4 @@ def _response(status: HTTPStatus, reason: str) -> bytes:
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
     ]
-    return "\r\n".join(lines).encode() + _HEAD_END + body
+    return "\r\n".join(lines).encode() + _HEAD_END + (body if has_body else b"")

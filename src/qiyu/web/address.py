@@ -9,11 +9,11 @@ from typing import Final
 from quart import request
 
 from qiyu.errors import CallRefused
+from qiyu.protocol.authority import parse_authority
 from qiyu.web.context import WebContext
 
 NO_HOST: Final = "Host: expected a host name or an IP address, and a port if it is not the usual one"
-# A domain name has at most 253 characters (RFC 1035).
-_HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
+_DOMAIN: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})*\.?")
 # How proxies write a hop: an address, IPv6 in brackets or bare, and perhaps the port (RFC 7239, section 6).
 _HOP: Final = re.compile(r"(?P<v4>[0-9.]+)(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|[0-9A-Fa-f:.]+")
 _ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
@@ -44,16 +44,23 @@ def is_secure(context: WebContext) -> bool:
 
 
 def is_host(header: str) -> bool:
-    """Whether a Host header is one: nothing more is believed of it."""
-    return _HOST.fullmatch(header) is not None
+    """Whether a Host header is one: nothing more is believed of it.
+
+    The names between its dots are those of DNS (1 to 63 characters, RFC 1035), for werkzeug takes no others.
+    """
+    authority = parse_authority(header)
+    if authority is None:
+        return False
+    return authority.host.startswith("[") or _DOMAIN.fullmatch(authority.host) is not None
 
 
 def called_host() -> str:
     """The host that was called, without the port; IPv6 stands in brackets."""
-    match = _HOST.fullmatch(request.headers.get("Host", ""))
-    if match is None:
+    header = request.headers.get("Host", "")
+    authority = parse_authority(header)
+    if authority is None or not is_host(header):
         raise CallRefused(400, NO_HOST)
-    return match["host"]
+    return authority.host
 
 
 def _client(context: WebContext, hops: list[str], nearest: str) -> str:

@@ -10,6 +10,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from qiyu.errors import CallRefused, DatabaseUnavailable
+from qiyu.protocol.authority import split_target
 from qiyu.protocol.bodies import encode_json
 from qiyu.web import responses
 from qiyu.web.address import NO_HOST, is_host
@@ -43,6 +44,8 @@ class _Application(QuartTrio):
     """Turns away what would not reach the error handlers below."""
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "http":
+            scope = _in_origin_form(scope)
         if scope["type"] == "http" and (reason := _fault_of(scope)):
             body = encode_json({"code": 400, "msg": reason, "data": None})
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -50,6 +53,17 @@ class _Application(QuartTrio):
             await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         await super().__call__(scope, receive, send)
+
+
+def _in_origin_form(scope: HTTPScope) -> HTTPScope:
+    """The request as if it had named its host in Host and nowhere else; proxies may write it into the target."""
+    path, host = split_target(scope["path"])
+    if host is None:
+        return scope
+    raw_path, _ = split_target(scope["raw_path"].decode("latin-1"))
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"host"]
+    headers.append((b"host", host.encode("latin-1", "replace")))
+    return {**scope, "path": path, "raw_path": raw_path.encode("latin-1"), "headers": headers}
 
 
 def _fault_of(scope: HTTPScope) -> str:
