@@ -48,6 +48,8 @@ def test_likes_that_are_none(harness: Harness, data: Any, code: int, reason: str
 def test_who_is_in_no_room_likes_none(harness: Harness) -> None:
     one = harness.log_in(10_001)
     assert error_of(one.answer(BIZ, bizCode=LIKE, data={"roomId": 7, "count": 1})) == 403
+    refused = one.answer(BIZ, bizCode=LIKE)
+    assert (error_of(refused), refused.data["reason"][:16]) == (400, "roomId is absent")
 
 
 @pytest.mark.parametrize("biz_code", [0, -1, 5554, 5557, 5559, 2**31 - 1])
@@ -56,6 +58,23 @@ def test_a_kind_that_no_client_sends(harness: Harness, biz_code: int) -> None:
     refused = one.answer(BIZ, bizCode=biz_code, data={"roomId": 7, "content": "x"})
     assert error_of(refused) == 400
     assert refused.data["reason"].startswith(f"bizCode {biz_code}: expected 5555")
+
+
+@pytest.mark.parametrize("fields", [{}, {"bizCode": None}])
+def test_no_kind_is_said_to_be_absent(harness: Harness, fields: dict[str, Any]) -> None:
+    refused = harness.log_in(10_001, room=7).answer(BIZ, data={"roomId": 7, "content": "x"}, **fields)
+    assert error_of(refused) == 400
+    assert refused.data["reason"].startswith("bizCode is absent: expected 5555")
+
+
+@pytest.mark.parametrize("ws", [False, True])
+def test_numbers_may_be_strings_of_digits(harness: Harness, ws: bool) -> None:
+    one, two = (harness.log_in_ws if ws else harness.log_in)(10_001, room=7), harness.log_in(10_002, room=7)
+    one.send(BIZ, bizCode="5555", data={"roomId": "7", "type": "1", "content": "x"})
+    (message,) = two.receive()
+    assert (message.data["roomId"], message.data["type"], message.data["content"]) == (7, 1, "x")
+    one.send(BIZ, bizCode="5556", data={"objectId": "10002", "content": "y"})
+    assert two.contents() == ["y"]
 
 
 def test_chat_goes_to_chat(harness: Harness) -> None:

@@ -27,3 +27,10 @@ def test_it_keeps_the_session() -> None:
         peer.send(HEARTBEAT)
     assert not peer.session.ended
     assert silent.session.ended
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b'{"data":7}'])
+def test_its_body_is_not_looked_at(body: bytes) -> None:
+    peer = Harness().log_in(10_002)
+    peer.write(peer.frame(HEARTBEAT, body))
+    assert [packet.code for packet in peer.receive()] == [HEARTBEAT]

@@ -45,7 +45,7 @@ def test_the_ends_of_the_ids(user_id: int, app_id: int) -> None:
     assert harness.node.hub.find(app_id, user_id) is peer.session
 
 
-@pytest.mark.parametrize("bad", [None, -1, 0, 9_999, MAX_ID + 1, 2**63, 2**64, "10000", 10_000.0, True])
+@pytest.mark.parametrize("bad", [None, -1, 0, 9_999, MAX_ID + 1, 2**63, 2**64, "-10000", "10000.0", "", 10_000.0, True])
 @pytest.mark.parametrize("name", ["userId", "appId"])
 def test_an_id_that_cannot_be_one(name: str, bad: object) -> None:
     code, reason = refused_with(attempt(Harness(), **{name: bad}))
@@ -119,7 +119,7 @@ def test_no_room(data: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["true", "[]", "no JSON", '{"roomId":0}', '{"roomId":"7"}', '{"roomId":9007199254740992}']
+    "data", ["true", "[]", "no JSON", '{"roomId":0}', '{"roomId":"7x"}', '{"roomId":9007199254740992}']
 )
 def test_a_room_that_cannot_be_entered_costs_the_room_only(data: str) -> None:
     peer = attempt(Harness(), data=data)

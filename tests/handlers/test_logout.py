@@ -20,3 +20,10 @@ def test_what_was_sent_before_is_answered_and_what_comes_after_is_not() -> None:
     peer = Harness().log_in(10_002)
     peer.write(peer.packet(HEARTBEAT) + peer.packet(LOGOUT) + peer.packet(HEARTBEAT))
     assert [packet.code for packet in peer.receive()] == [HEARTBEAT, LOGOUT]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b'{"data":7}'])
+def test_its_body_is_not_looked_at(body: bytes) -> None:
+    peer = Harness().log_in(10_002)
+    peer.write(peer.frame(LOGOUT, body))
+    assert [packet.code for packet in peer.receive()] == [LOGOUT]

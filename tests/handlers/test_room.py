@@ -55,7 +55,7 @@ def test_the_ends_of_the_numbers(room_id: int) -> None:
         {"data": {"roomId": 0}},
         {"data": {"roomId": -1}},
         {"data": {"roomId": 2**53}},
-        {"data": {"roomId": "8"}},
+        {"data": {"roomId": "8x"}},
         {"data": {"roomId": True}},
         {"data": {"roomId": 8, "afterMsgId": 5}},
         {"data": {"roomId": 8, "afterMsgId": "x"}},

@@ -13,10 +13,13 @@ from qiyu.protocol.bodies import (
     AckBody,
     BizBody,
     BodyDecoder,
+    ChatData,
     DataBody,
     ImMsgBody,
+    LikeData,
     LoginBody,
     RoomAnswer,
+    RoomData,
     answer,
     checked_id,
     checked_room_id,
@@ -26,6 +29,7 @@ from qiyu.protocol.bodies import (
     decode_biz,
     decode_chat_data,
     decode_data,
+    decode_like_data,
     decode_login,
     decode_room_data,
     encode_json,
@@ -33,7 +37,7 @@ from qiyu.protocol.bodies import (
 from qiyu.protocol.packet import MAX_ID, MIN_ID
 
 BODY_DECODERS: list[BodyDecoder[Any]] = [decode_login, decode_biz, decode_ack, decode_data]
-DATA_DECODERS: list[Any] = [decode_chat_data, decode_room_data, decode_ack_data]
+DATA_DECODERS: list[Any] = [decode_chat_data, decode_like_data, decode_room_data, decode_ack_data]
 FIELDS = ["appId", "userId", "token", "bizCode", "data", "msgId", "clientMsgId"]
 DATA_FIELDS = ["roomId", "objectId", "type", "content", "afterMsgId", "userId"]
 
@@ -115,8 +119,8 @@ def test_json_never_closes_the_connection(value: Any, escaped: bool) -> None:
             assert refused.reason.startswith("body: ")
             continue
         for field in decoded.__struct_fields__:
-            name = FIELD_NAMES[field]
-            assert getattr(decoded, field) == value.get(name)
+            got, sent = getattr(decoded, field), value.get(FIELD_NAMES[field])
+            assert got == (int(sent) if isinstance(got, int) and isinstance(sent, str) else sent)
 
 
 @pytest.mark.property
@@ -191,7 +195,13 @@ def test_a_body_in_a_read_buffer() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (b'{"bizCode":"5555"}', "bizCode"),
+        (b'{"bizCode":"5555 "}', "bizCode"),
+        (b'{"bizCode":"-5555"}', "bizCode"),
+        (b'{"bizCode":""}', "bizCode"),
+        (b'{"bizCode":"0x15b3"}', "bizCode"),
+        ('{"bizCode":"５５５５"}'.encode(), "bizCode"),
+        (b'{"bizCode":"123456789012345678901"}', "bizCode"),
+        (b'{"bizCode":"5555","data":7}', "data"),
         (b'{"bizCode":5555.0}', "bizCode"),
         (b'{"bizCode":true}', "bizCode"),
         (b'{"data":{"roomId":1}}', "data"),
@@ -202,6 +212,35 @@ def test_a_wrong_type_refuses_the_packet_and_names_the_field(body: bytes, field:
     with pytest.raises(Refused, match=rf"\$\.{field}") as refused:
         decode_biz(body)
     assert refused.value.code is ErrorCode.MALFORMED
+
+
+def test_whole_numbers_may_be_strings_of_digits() -> None:
+    body = b'{"appId":"10001","userId":"9007199254740991","token":"5","data":"7"}'
+    assert decode_login(body) == LoginBody(app_id=10001, user_id=2**53 - 1, token="5", data="7")
+    assert decode_biz(b'{"bizCode":"05555"}') == BizBody(biz_code=5555)
+    assert decode_room_data('{"roomId":"7","afterMsgId":"8"}') == RoomData(room_id=7, after_msg_id="8")
+    assert decode_like_data('{"roomId":7,"count":"5"}') == LikeData(room_id=7, count=5)
+    chat = '{"roomId":"7","objectId":"10000","type":"1","content":"2","x":"3"}'
+    assert decode_chat_data(chat) == ChatData(room_id=7, object_id=10_000, type=1, content="2")
+
+
+@pytest.mark.parametrize(
+    ("text", "half"),
+    [
+        ('"\\ud800"', r"\ud800"),
+        ('"\\uD83D\\uDE00 \\udc00\\ud800"', r"\udc00"),
+        ('"\\uD83Dx\\uDE00"', r"\uD83D"),
+        ('"\\ud800\\ud800\\udc00"', r"\ud800"),
+        ('"\\\\ud900\\ud800"', r"\ud800"),
+    ],
+)
+def test_half_a_character_is_named_and_what_was_expected(text: str, half: str) -> None:
+    with pytest.raises(ProtocolViolation) as violation:
+        decode_data(b'{"data":%b}' % text.encode())
+    assert violation.value.reason.endswith(f"{half} is half of a surrogate pair: expected a whole character")
+    with pytest.raises(Refused) as refused:
+        decode_chat_data(f'{{"content":{text}}}')
+    assert refused.value.reason == f"data: {half} is half of a surrogate pair: expected a whole character"
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"5", b'"x"'])

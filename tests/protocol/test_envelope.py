@@ -32,6 +32,15 @@ def test_what_is_encoded_is_json_and_decoded(code: int, body: bytes) -> None:
 
 
 @pytest.mark.property
+@given(st.integers(0, 2**31 - 1), BODIES)
+def test_numbers_may_be_strings_of_digits(code: int, body: bytes) -> None:
+    """`magic` and `code` may come so, as `len` may be anything."""
+    text = body.decode()
+    for fields in ({"code": str(code)}, {"code": str(code), "magic": str(MAGIC)}, {"code": code, "len": "2"}):
+        assert decode(envelope(**fields, body=text), NO_LIMIT) == Packet(code, body)
+
+
+@pytest.mark.property
 @given(CODES, BODIES, BODIES, st.integers(10_000, 2**53))
 def test_splice_is_encode(code: int, before: bytes, after: bytes, user_id: int) -> None:
     digits = str(user_id).encode()
@@ -56,6 +65,10 @@ def test_any_message_is_a_packet_or_a_violation(message: bytes | str) -> None:
 @pytest.mark.parametrize(
     ("message", "reason", "ws_close"),
     [
+        (envelope(code="2147483648"), "code", WsClose.POLICY_VIOLATION),
+        (envelope(code="-1"), "Expected `int`, got `str`", WsClose.POLICY_VIOLATION),
+        (envelope(magic="18674"), "magic", WsClose.POLICY_VIOLATION),
+        (b'{"body":"\\udc00"}', "udc00 is half of a surrogate pair", WsClose.POLICY_VIOLATION),
         (b"", "not a packet", WsClose.POLICY_VIOLATION),
         (b"[]", "not a packet", WsClose.POLICY_VIOLATION),
         (envelope(magic=1), "magic is not 18673", WsClose.POLICY_VIOLATION),

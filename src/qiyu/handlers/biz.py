@@ -22,9 +22,9 @@ def biz(node: Node, session: Session, body: Buffer, now: Instant) -> None:
 def _like(node: Node, session: Session, packet: BizBody) -> None:
     """5558: counted, told to the room once a second at most, and not receipted."""
     data = decode_like_data(packet.data)
-    room = session.room
-    if room is None or room.id != checked_room_id(data.room_id):
-        raise Refused(ErrorCode.FORBIDDEN, f"roomId {data.room_id}: enter the room first")
+    room, room_id = session.room, checked_room_id(data.room_id)
+    if room is None or room.id != room_id:
+        raise Refused(ErrorCode.FORBIDDEN, f"roomId {room_id}: enter the room first")
     if data.count is None or not 1 <= data.count <= MAX_LIKES:
         got = "is absent" if data.count is None else str(data.count)
         raise Refused(ErrorCode.MALFORMED, f"count {got}: expected a whole number from 1 to {MAX_LIKES}")

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from qiyu.errors import ErrorCode, ProtocolViolation, Refused, WsClose
+from qiyu.protocol.numbers import decode_digits, json_fault, numbers_of
 from qiyu.protocol.packet import APP_ID, CLIENT_MSG_ID_CHARS, MAX_ID, MIN_ID, Buffer
 
 T = TypeVar("T")
@@ -160,31 +161,44 @@ class BodyDecoder(Generic[T]):
     """Reads a packet's body as one of the structs above."""
 
     def __init__(self, struct: type[T]) -> None:
+        self._struct = struct
+        self._numbers = numbers_of(struct)
         self._decode = msgspec.json.Decoder(struct).decode
 
     def __call__(self, body: Buffer) -> T:
         """Raises `Refused` for a field of the wrong type, `ProtocolViolation` for what is no JSON at all."""
         try:
-            return self._decode(body)
+            try:
+                return self._decode(body)
+            except msgspec.ValidationError:
+                return decode_digits(body, self._struct, self._numbers)
         except msgspec.ValidationError as exc:
             raise Refused(ErrorCode.MALFORMED, f"body: {exc}") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             ws_close = WsClose.INVALID_DATA if isinstance(exc, UnicodeDecodeError) else WsClose.POLICY_VIOLATION
-            raise ProtocolViolation(f"body: expected a JSON object in UTF-8: {exc}", ws_close=ws_close) from None
+            reason = f"body: expected a JSON object in UTF-8: {json_fault(body, exc)}"
+            raise ProtocolViolation(reason, ws_close=ws_close) from None
 
 
 class DataDecoder(Generic[T]):
     """Reads `data`, the JSON inside the JSON."""
 
     def __init__(self, type_: Any) -> None:
+        self._type = type_
+        self._numbers = numbers_of(type_)
         self._decode = msgspec.json.Decoder(type_).decode
 
     def __call__(self, data: str | None) -> T:
         """Raises `Refused` for anything that is not what was expected; absent and empty data is `{}`."""
         try:
-            return self._decode(data or "{}")  # type: ignore[no-any-return]
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            try:
+                return self._decode(data or "{}")  # type: ignore[no-any-return]
+            except msgspec.ValidationError:
+                return decode_digits(data or "{}", self._type, self._numbers)  # type: ignore[no-any-return]
+        except msgspec.ValidationError as exc:
             raise Refused(ErrorCode.MALFORMED, f"data: {exc}") from None
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            raise Refused(ErrorCode.MALFORMED, f"data: {json_fault(data or '', exc)}") from None
 
 
 decode_login = BodyDecoder(LoginBody)

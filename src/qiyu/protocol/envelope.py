@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from qiyu.errors import ProtocolViolation, WsClose
+from qiyu.protocol.numbers import decode_digits, json_fault, numbers_of
 from qiyu.protocol.packet import MAGIC, Packet
 
 NO_LIMIT: Final = 1 << 60
@@ -20,6 +21,7 @@ class Envelope(msgspec.Struct, gc=False):
     body: str
 
 
+_NUMBERS: Final = numbers_of(Envelope)
 _decode_envelope: Final = msgspec.json.Decoder(Envelope).decode
 _escape: Final = msgspec.json.Encoder().encode
 
@@ -45,11 +47,18 @@ def longest_message(max_body: int) -> int:
 def decode(message: bytes | bytearray, max_body: int) -> Packet:
     """The packet in a message. Raises `ProtocolViolation` where there is none."""
     try:
-        envelope = _decode_envelope(message.decode())
+        text = message.decode()
     except UnicodeDecodeError:
         raise ProtocolViolation("a message is not UTF-8", ws_close=WsClose.INVALID_DATA) from None
-    except msgspec.DecodeError as error:  # its text names the field and the type, and repeats no value
+    try:
+        try:
+            envelope = _decode_envelope(text)
+        except msgspec.ValidationError:
+            envelope = decode_digits(text, Envelope, _NUMBERS)
+    except msgspec.ValidationError as error:  # its text names the field and the type, and repeats no value
         raise ProtocolViolation(f"a message is not a packet: {error}") from None
+    except msgspec.DecodeError as error:
+        raise ProtocolViolation(f"a message is not a packet: {json_fault(text, error)}") from None
     except RecursionError:
         raise ProtocolViolation("a message is nested too deep") from None
     if envelope.magic != MAGIC:

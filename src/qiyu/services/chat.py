@@ -119,7 +119,8 @@ class Chat:
             known = (
                 f"{BizCode.ROOM_CHAT:d} (room chat), {BizCode.DIRECT:d} (direct message) or {BizCode.LIKE:d} (likes)"
             )
-            raise Refused(ErrorCode.MALFORMED, f"bizCode {body.biz_code}: expected {known}")
+            got = "is absent" if body.biz_code is None else str(body.biz_code)
+            raise Refused(ErrorCode.MALFORMED, f"bizCode {got}: expected {known}")
         chat = decode_chat_data(body.data)
         self._check(chat)
         type_, content = chat.type or 0, chat.content or ""
