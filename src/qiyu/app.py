@@ -204,6 +204,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         viewers=viewers,
         metrics=metrics,
         allowed_origins=frozenset(settings.ws.allowed_origins),
+        ws_path=settings.ws.path,
     )
 
 
@@ -242,7 +243,8 @@ def _web_context(
         tcp_port=sockets["tcp"][0].getsockname()[1],
         ws_port=sockets["ws"][0].getsockname()[1],
         tcp_public_address=settings.tcp.public_address,
-        ws_public_url=settings.ws.public_url,
+        ws_public_url=settings.ws.public_url.rstrip("/"),
+        ws_path=settings.ws.path,
         stream_keys=node.stream_keys,
         streams=node.streams,
         engine_pushes=Engines(node.streams),

@@ -258,6 +258,29 @@ class TestWrongValues:
             "expected a host name or an IP address, without a port, or a list of them"
         )
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("WS__PUBLIC_URL", "wss://live.example.com:65536"),
+            ("WS__PUBLIC_URL", "wss://live.example.com:x/im"),
+            ("WS__PUBLIC_URL", "wss://live.example.com/im?a=b"),
+            ("WS__PUBLIC_URL", "wss://:8086"),
+            ("WS__PUBLIC_URL", "https://live.example.com"),
+            ("RTMP__PUBLIC_URL", "rtmp://live.example.com:0/live"),
+            ("VIDEO__PLAY_URL", "https://cdn.example.com:99999/{room}"),
+            ("TCP__PUBLIC_ADDRESS", "live.example.com:99999"),
+            ("WS__PATH", "/"),
+            ("WS__PATH", "im"),
+            ("WS__PATH", "/im/"),
+            ("WS__PATH", "/a//b"),
+            ("WS__PATH", "/a b"),
+            ("WS__PATH", "/%69m"),
+            ("WS__PATH", "/im\n"),
+        ],
+    )
+    def test_an_address_that_clients_cannot_use(self, name: str, value: str) -> None:
+        assert problem(**{f"QIYU_{name}": value}).startswith(name.lower().replace("__", ".") + " = ")
+
     @pytest.mark.parametrize("dir_", ["", ".", "~", "~/qiyu", "a\x00b", "a\nb", "\udcff"])
     def test_a_folder(self, dir_: str) -> None:
         assert problem(QIYU_DATA__DIR=dir_).endswith("expected the name of a folder, with no ~ in front")
@@ -388,6 +411,14 @@ class TestRightValues:
         assert load("[tcp]\nhost = ['127.0.0.1', '::1']\n").tcp.host == ("127.0.0.1", "::1")
         assert problem("[tcp]\nhost = []\n").startswith("tcp.host = [] (from")
         assert problem(QIYU_TCP__HOST="::1, a b").startswith("tcp.host = ")
+
+    @pytest.mark.parametrize("url", ["wss://live.example.com", "wss://a:8443/im/", "ws://[::1]:8086/a/b", "ws://a/"])
+    def test_an_address_with_a_path_or_without(self, url: str) -> None:
+        assert load(QIYU_WS__PUBLIC_URL=url).ws.public_url == url
+
+    @pytest.mark.parametrize("path", ["", "/im", "/apps/im-1.0", "/~a/_b"])
+    def test_a_path(self, path: str) -> None:
+        assert load(QIYU_WS__PATH=path).ws.path == path
 
     @pytest.mark.parametrize("dir_", ["data", "/var/lib/qiyu", "./数据", "a b"])
     def test_a_folder(self, dir_: str) -> None:

@@ -261,3 +261,23 @@ def test_a_newer_login_over_websocket_that_fails_replaces_nobody() -> None:
     assert peer.shut
     assert not older.session.ended
     assert harness.node.hub.find(10_001, 10_000) is older.session
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/{token}/10000", "/{token}/10000/1001/7", "/live/7"])
+def test_what_a_proxy_left_before_the_path(rest: str) -> None:
+    harness = Harness(ws={"path": "/apps/im"})
+    peer = harness.connect_ws()
+    peer.upgrade("/apps/im" + rest.format(token=harness.token(10_000)))
+    codes = [packet.code for packet in peer.receive()]
+    assert peer.http.startswith(b"HTTP/1.1 101 ")
+    assert codes == ([LOGIN] if "token" in rest else [])
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/apps", "/apps/imx", "/apps/imx/", "/APPS/im/", "/{token}/10000", "/live/7", "*"]
+)
+def test_a_path_without_what_a_proxy_leaves(path: str) -> None:
+    harness = Harness(ws={"path": "/apps/im"})
+    peer = harness.connect_ws()
+    peer.upgrade(path.format(token=harness.token(10_000)))
+    assert rejected(peer) == (400, "the path must begin with /apps/im/")

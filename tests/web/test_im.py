@@ -51,6 +51,8 @@ async def test_a_token_is_for_those_who_are_logged_in(site: Site) -> None:
         ("ws://live.example.com", "live.example.com:80"),
         ("wss://live.example.com:8443", "live.example.com:8443"),
         ("wss://[2001:db8::1]", "[2001:db8::1]:443"),
+        ("wss://live.example.com/im", "live.example.com:443"),
+        ("wss://live.example.com:8443/im/1", "live.example.com:8443"),
     ],
 )
 async def test_configured_addresses_go_before_the_host_that_was_called(
@@ -61,6 +63,13 @@ async def test_configured_addresses_go_before_the_host_that_was_called(
     data = (await ann.post("/im/getImConfig", headers={"Host": "elsewhere"})).data
     assert (data["wsImServerAddress"], data["wsUrl"]) == (address, url)
     assert data["tcpImServerAddress"] == "tcp.example.com:9000"
+
+
+async def test_a_path_of_its_own_is_told(database: Database) -> None:
+    site = Site(database, ws_path="/im")
+    ann = await site.user()
+    data = (await ann.post("/im/getImConfig")).data
+    assert (data["wsImServerAddress"], data["wsUrl"]) == (f"{HOST}:8086", f"ws://{HOST}:8086/im")
 
 
 @pytest.mark.parametrize(

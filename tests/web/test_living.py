@@ -191,6 +191,11 @@ async def test_the_list_and_the_room_say_who_is_on_air(site: Site) -> None:
             ("rtmps://push.example.com/live", "wss://chat.example.com/live/{}"),
         ),
         (
+            {"rtmp_port": 0, "ws_public_url": "wss://chat.example.com/im", "ws_path": "/other"},
+            (None, "wss://chat.example.com/im/live/{}"),
+        ),
+        ({"rtmp_port": 0, "ws_path": "/im"}, (None, "ws://live.example.com:8086/im/live/{}")),
+        (
             {"play_url": "https://cdn.example.com/{room}.m3u8"},
             ("rtmp://live.example.com:1935/live", "https://cdn.example.com/{}.m3u8"),
         ),

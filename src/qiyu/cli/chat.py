@@ -105,7 +105,7 @@ def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
     scheme, section = ("ws", settings.ws) if ws else ("tcp", settings.tcp)
     first = hosts_of(section.host)[0]
     host = host or LOOPBACK_OF.get(first, first)
-    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or section.port}"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or section.port}{settings.ws.path if ws else ''}"
     try:
         parse_url(url)
     except ValueError as exc:

@@ -38,6 +38,10 @@ class WsSettings(_Section):
         default="",
         description="ws:// or wss:// address that clients are told to connect to; empty = as for TCP.",
     )
+    path: types.PathPrefix = Field(
+        default="",
+        description="What a proxy in front leaves before the path of each WebSocket, such as /im; empty = nothing.",
+    )
     allowed_origins: types.Origins = Field(
         default=(),
         description='Pages that may connect, as exact origins; [] = pages of this machine only, ["*"] = any.',

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -57,6 +58,14 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _check_port_of(address: str) -> str:
+    """Of an address or a URL: its port must be one, for those who are given it."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if address and (parts.port == 0 or not parts.hostname):  # for a port that is none, it raises ValueError itself
+        raise ValueError
+    return address
+
+
 def _check_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
     for address in addresses:
         ipaddress.ip_network(address)
@@ -103,12 +112,19 @@ InstanceNumber = Annotated[int, Field(ge=-1, le=1023), Expected("a whole number 
 Address = Annotated[
     str,
     Field(pattern=r"^$|^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    AfterValidator(_check_port_of),
     Expected('host:port as clients reach it, or ""'),
 ]
 WebSocketUrl = Annotated[
     str,
-    Field(pattern=r"^$|^wss?://[^\s/?#@]+$"),
-    Expected('ws://host:port or wss://host:port with no path, or ""'),
+    Field(pattern=r"^$|^wss?://[^\s/?#@]+(/[^\s?#@]*)?$"),
+    AfterValidator(_check_port_of),
+    Expected('ws://host:port or wss://host:port, with a path or without, or ""'),
+]
+PathPrefix = Annotated[
+    str,
+    Field(pattern=r"^$|^(/[A-Za-z0-9._~-]+)+$"),
+    Expected('a path such as /im, with no slash at its end, or ""'),
 ]
 Addresses = Annotated[
     tuple[str, ...],
@@ -119,11 +135,13 @@ Addresses = Annotated[
 RtmpUrl = Annotated[
     str,
     Field(pattern=r"^$|^rtmps?://[^\s?#@]+$"),
+    AfterValidator(_check_port_of),
     Expected('rtmp://host:port/application or rtmps://host:port/application, or ""'),
 ]
 PlayUrl = Annotated[
     str,
     Field(pattern=r"^$|^(wss?|https?)://[^\s#@]*\{room\}[^\s#@]*$"),
+    AfterValidator(_check_port_of),
     Expected('a ws, wss, http or https address with {room} in it, or ""'),
 ]
 Days = Annotated[int, Field(ge=1, le=366), Expected("a whole number of days from 1 to 366")]

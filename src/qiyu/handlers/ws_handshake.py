@@ -41,11 +41,12 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
         raise ProtocolViolation("code 1000: expected 1001 (LOGIN)", code=ErrorCode.NOT_LOGGED_IN)
     try:
         _check_origin(wire.upgrade, node.allowed_origins)
-        if wire.upgrade.target == BARE_PATH:
+        path = _below(node.ws_path, wire.upgrade.target)
+        if path == BARE_PATH:
             session.outbox.push(wire.accept())
             node.sessions.upgraded(session)
             return
-        room_id = _watched(wire.upgrade)
+        room_id = _watched(path)
         if room_id is not None:
             session.outbox.push(wire.accept())
             node.sessions.let_go(session)
@@ -53,7 +54,7 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
             if node.viewers.need_no_login:
                 watch(node, session, now)
             return
-        target = _read_target(wire.upgrade)
+        target = _read_target(path)
         identity = _identify(node, target, now)
     except Rejected as rejected:
         node.metrics.logins_refused += 1
@@ -76,16 +77,27 @@ def _check_origin(upgrade: UpgradeRequest, allowed: frozenset[str]) -> None:
         raise Rejected(FORBIDDEN, "Origin is not among [ws] allowed_origins")
 
 
-def _watched(upgrade: UpgradeRequest) -> int | None:
+def _below(prefix: str, target: str) -> str:
+    """The path without the prefix that a proxy in front has left there."""
+    if not prefix:
+        return target
+    if target == prefix:
+        return BARE_PATH
+    if not target.startswith(f"{prefix}/"):
+        raise Rejected(BAD_REQUEST, f"the path must begin with {prefix}/")
+    return target.removeprefix(prefix)
+
+
+def _watched(path: str) -> int | None:
     try:
-        return watched_room(upgrade.target)
+        return watched_room(path)
     except ProtocolViolation as exc:
         raise Rejected(BAD_REQUEST, exc.reason) from None
 
 
-def _read_target(upgrade: UpgradeRequest) -> LoginTarget:
+def _read_target(path: str) -> LoginTarget:
     try:
-        target = parse_target(upgrade.target)
+        target = parse_target(path)
     except ProtocolViolation as exc:
         raise Rejected(BAD_REQUEST, exc.reason) from None
     if target.code != MsgCode.LOGIN:

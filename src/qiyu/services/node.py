@@ -56,3 +56,5 @@ class Node:
     metrics: Metrics
     allowed_origins: frozenset[str]
     """Web origins whose pages may open a WebSocket; `*` for any, empty for pages of this machine only."""
+    ws_path: str = ""
+    """What a proxy in front leaves before each path of a WebSocket: `/im`."""

@@ -63,6 +63,11 @@ def called_host() -> str:
     return authority.host
 
 
+def websocket_url(context: WebContext) -> str:
+    """Where clients open WebSockets, with the scheme, and with no slash at its end."""
+    return context.ws_public_url or f"ws://{called_host()}:{context.ws_port}{context.ws_path}"
+
+
 def _client(context: WebContext, hops: list[str], nearest: str) -> str:
     """The last address that no trusted proxy has. Each proxy appends the peer it saw, so the end is to be believed.
 

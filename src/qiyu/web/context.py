@@ -55,7 +55,9 @@ class WebContext:
     tcp_public_address: str = ""
     """`host:port` for clients; empty: the host that the call came to, with `tcp_port`."""
     ws_public_url: str = ""
-    """With its scheme, such as wss://live.example.com; empty: the host that the call came to, with `ws_port`."""
+    """With its scheme, such as wss://live.example.com/im; empty: the host that the call came to, with `ws_port`."""
+    ws_path: str = ""
+    """What the path of each WebSocket begins with here, such as /im."""
     rtmp_port: int = 0
     """0 where no pictures come in here."""
     rtmp_public_url: str = ""

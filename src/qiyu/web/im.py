@@ -10,7 +10,7 @@ from quart import Blueprint
 
 from qiyu.protocol.packet import APP_ID
 from qiyu.storage.users import User
-from qiyu.web.address import called_host
+from qiyu.web.address import called_host, websocket_url
 from qiyu.web.calls import logged_in
 from qiyu.web.context import WebContext, context
 from qiyu.web.params import MsgId, NoParams, PageSize, Params, RoomId, UserId, UserIds
@@ -23,7 +23,7 @@ im = Blueprint("im", __name__, url_prefix="/im")
 
 
 class ImConfig(ResponseData):
-    """Where to connect, and with what; `wsUrl` is null where none is configured."""
+    """Where to connect, and with what; `wsUrl` is null where `ws://` and the address are all there is to say."""
 
     token: str
     ws_im_server_address: str
@@ -84,7 +84,7 @@ async def get_im_config(_asked: NoParams, user: User) -> ImConfig:
         token=ctx.tokens.issue(user.id, nickname=user.nick_name, avatar=user.avatar, now_ms=ctx.clock().unix_ms),
         ws_im_server_address=_ws_address(ctx),
         tcp_im_server_address=ctx.tcp_public_address or f"{called_host()}:{ctx.tcp_port}",
-        ws_url=ctx.ws_public_url or None,
+        ws_url=websocket_url(ctx) if ctx.ws_public_url or ctx.ws_path else None,
     )
 
 

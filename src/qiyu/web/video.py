@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qiyu.web.address import called_host
+from qiyu.web.address import called_host, websocket_url
 
 if TYPE_CHECKING:
     from qiyu.web.context import WebContext
@@ -26,4 +26,4 @@ def play_url(ctx: WebContext, room_id: int) -> str:
     """Where the room's picture is watched, whether there is one just now or not."""
     if ctx.play_url:
         return ctx.play_url.replace("{room}", str(room_id))
-    return f"{ctx.ws_public_url or f'ws://{called_host()}:{ctx.ws_port}'}/live/{room_id}"
+    return f"{websocket_url(ctx)}/live/{room_id}"
