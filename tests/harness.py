@@ -221,11 +221,11 @@ class WsClient(Client):
     def __init__(self, harness: Harness) -> None:
         super().__init__(harness, ws_door(harness.node, harness.settings.limits.body_bytes))
 
-    def upgrade(self, path: str, *, origin: str | None = None) -> None:
+    def upgrade(self, path: str, *, origin: str | None = None, host: str = "localhost:8086") -> None:
         """Ask for the upgrade."""
         lines = [
             f"GET {path} HTTP/1.1",
-            "Host: localhost:8086",
+            f"Host: {host}",
             "Upgrade: websocket",
             "Connection: Upgrade",
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",

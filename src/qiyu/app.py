@@ -54,8 +54,10 @@ from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
+from qiyu.services.origins import Origins
 from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery, RetryRules
+from qiyu.services.refusals import Refusals
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
 from qiyu.services.sessions import SessionRules, Sessions
@@ -168,7 +170,8 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
     restrictions = Restrictions(events)
     directory = RoomDirectory(hub, events, restrictions, require_open_room=living.require_open_room)
-    sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics)
+    refusals = Refusals()
+    sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics, refusals)
     catch_up = CatchUp(rings, delivery, queue, msg_ids, outboxes.limits, metrics)
     streams = Streams(_stream_rules(settings), metrics, partial(events.picture, APP_ID))
     viewers = Viewers(
@@ -203,7 +206,8 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         publishers=Publishers(streams, limits.login_seconds, metrics),
         viewers=viewers,
         metrics=metrics,
-        allowed_origins=frozenset(settings.ws.allowed_origins),
+        origins=Origins(settings.ws.allowed_origins),
+        refusals=refusals,
         ws_path=settings.ws.path,
     )
 
@@ -253,7 +257,7 @@ def _web_context(
         rtmp_public_url=settings.rtmp.public_url,
         play_url=settings.video.play_url,
         engines=tuple(map(ipaddress.ip_network, settings.video.engines)),
-        cors_origins=frozenset(http.cors_origins),
+        origins=Origins(http.cors_origins),
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
         same_site=http.same_site,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from harness import BIZ, HEARTBEAT, LOGIN, ROOM_CHAT, Harness, Received, WsClient, error_of
 
@@ -206,6 +207,8 @@ def test_a_bad_token(user: int, token_of: int | None, seconds: float, reason: st
         (["https://live.example.com"], "https://live.example.com:8443", False),
         (["https://live.example.com"], "http://localhost", False),
         (["*"], "https://anywhere.example", True),
+        ([], "http://localhost:8086", True),
+        (["https://live.example.com"], "http://localhost:8086", True),
     ],
 )
 def test_origins(allowed: list[str], origin: str | None, works: bool) -> None:
@@ -281,3 +284,38 @@ def test_a_path_without_what_a_proxy_leaves(path: str) -> None:
     peer = harness.connect_ws()
     peer.upgrade(path.format(token=harness.token(10_000)))
     assert rejected(peer) == (400, "the path must begin with /apps/im/")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "works"),
+    [
+        ("live.example.com", "https://live.example.com", True),
+        ("live.example.com:443", "https://live.example.com", True),
+        ("live.example.com:8086", "https://live.example.com", False),
+        ("live.example.com", "http://localhost:3000", False),
+        ("127.0.0.1:8086", "http://localhost:3000", True),
+    ],
+)
+def test_origins_and_the_host_that_was_called(host: str, origin: str, works: bool) -> None:
+    """A page may come that calls just where it is from: behind a proxy, both are one. The rule of HTTP as well."""
+    peer = Harness().connect_ws()
+    peer.upgrade("/", origin=origin, host=host)
+    peer.receive()
+    assert peer.http.startswith(b"HTTP/1.1 %d " % (101 if works else 403))
+
+
+def test_what_is_refused_is_logged_with_its_reason() -> None:
+    harness = Harness()
+    token = harness.token(10_000)
+    with capture_logs() as logs:
+        for path, origin in (("/", "https://a.example"), (f"/{token}/10001", None), (f"/{token}/1", None)):
+            harness.connect_ws().upgrade(path, origin=origin)
+        harness.connect_ws().write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    told = [(each["status"], each["reason"][:9], each.get("origin")) for each in logs if each["log_level"] == "info"]
+    assert told == [
+        (403, "Origin is", "https://a.example"),
+        (401, "the login", None),
+        (400, "userId (s", None),
+        (426, "this is a", None),
+    ]
+    assert token[:20] not in str(logs)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from qiyu.services.origins import Origins
 from qiyu.storage.database import Database
 from web.sites import HOST, PASSWORD, Answered, Caller, Site, bearer
 
@@ -97,12 +98,41 @@ async def test_the_refusal_says_what_to_do(site: Site) -> None:
     assert (code, "[http] cors_origins" in msg, "\x1b" in msg) == (403, True, False)
 
 
+LOCAL = {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-site"}
+
+
+async def test_pages_of_this_machine_may_call_a_server_of_this_machine(site: Site) -> None:
+    """The rule of WebSockets as well."""
+    ann = await site.user()
+    for host in ("localhost:8080", "127.0.0.1:8080", "[::1]", "LOCALHOST"):
+        answer = await ann.post("/home/initPage", headers=LOCAL | {"Host": host})
+        assert answer.data["loginStatus"]
+        assert answer.headers["Access-Control-Allow-Origin"] == LOCAL["Origin"]
+        assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+        assert answer.headers["Vary"] == "Origin"
+    for host in (HOST, "localhost.example.com", "10.0.0.1:8080"):
+        assert (await ann.post("/home/initPage", headers=LOCAL | {"Host": host})).refusal[0] == 403
+
+
+async def test_a_list_takes_the_place_of_this_machine(database: Database) -> None:
+    site = Site(database, origins=Origins([OURS]))
+    ann = await site.user()
+    answer = await ann.post("/home/initPage", headers=LOCAL | {"Host": "localhost:8080"})
+    assert answer.refusal[0] == 403
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_a_call_with_no_origin_is_said_to_have_none(site: Site) -> None:
+    _, msg = (await site.caller().post("/home/initPage", headers={"Sec-Fetch-Site": "cross-site"})).refusal
+    assert msg.startswith("Origin is absent: ")
+
+
 # CORS
 
 
 @pytest.fixture
 def cors_site(database: Database) -> Site:
-    return Site(database, cors_origins=frozenset([OURS, "capacitor://localhost"]))
+    return Site(database, origins=Origins([OURS, "capacitor://localhost"]))
 
 
 async def test_listed_pages_may_call_with_their_cookies(cors_site: Site) -> None:
@@ -158,7 +188,7 @@ async def test_without_cors_nothing_is_said_of_it(site: Site) -> None:
 
 @pytest.fixture
 def open_site(database: Database) -> Site:
-    return Site(database, cors_origins=frozenset(["*", OURS]))
+    return Site(database, origins=Origins(["*", OURS]))
 
 
 async def test_any_page_may_call_without_cookies(open_site: Site) -> None:

@@ -53,7 +53,7 @@ class HttpSettings(_Section):
     port: types.Port = Field(default=8080, description="TCP port, 0 to 65535; 0 takes any free one.")
     cors_origins: types.Origins = Field(
         default=(),
-        description="Pages of other hosts that may call the HTTP interface, as origins; for cookies see same_site.",
+        description="Pages of others that may make calls, as origins; [] = those of this machine, at this machine.",
     )
     secure_cookies: types.YesNo = Field(
         default=False,

@@ -112,6 +112,7 @@ class Dispatcher:
         self.node.viewers.sweep(now)
         self.node.streams.sweep(now)
         self.node.departures.sweep(now)
+        self.node.refusals.sweep()
         self.node.room_events.tick()
         self.node.rings.sweep()
 

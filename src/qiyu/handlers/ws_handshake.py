@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from qiyu.errors import BadToken, ErrorCode, ProtocolViolation, Refused, WsClose
@@ -15,14 +14,13 @@ from qiyu.protocol.packet import Buffer, MsgCode
 from qiyu.protocol.websocket import WebSocketWire
 from qiyu.routing.session import Session
 from qiyu.services.node import Node
+from qiyu.services.origins import Origins
 from qiyu.services.tokens import Identity
 
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 BARE_PATH: Final = "/"
-
-_OF_THIS_MACHINE = re.compile(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
 class Rejected(Exception):
@@ -40,7 +38,7 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
     if not isinstance(wire, WebSocketWire) or wire.upgrade is None:
         raise ProtocolViolation("code 1000: expected 1001 (LOGIN)", code=ErrorCode.NOT_LOGGED_IN)
     try:
-        _check_origin(wire.upgrade, node.allowed_origins)
+        _check_origin(wire.upgrade, node.origins)
         path = _below(node.ws_path, wire.upgrade.target)
         if path == BARE_PATH:
             session.outbox.push(wire.accept())
@@ -58,6 +56,7 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
         identity = _identify(node, target, now)
     except Rejected as rejected:
         node.metrics.logins_refused += 1
+        node.refusals.upgrade(session.address, rejected.status, rejected.reason, wire.upgrade.origin)
         session.outbox.push(wire.reject(rejected.status, rejected.reason))
         node.sessions.dismiss(session, WsClose.POLICY_VIOLATION, rejected.reason)
         return
@@ -68,12 +67,10 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
         _enter(node, session, target.param, now)
 
 
-def _check_origin(upgrade: UpgradeRequest, allowed: frozenset[str]) -> None:
+def _check_origin(upgrade: UpgradeRequest, origins: Origins) -> None:
     origin = upgrade.origin
     # Only browsers send it, and only they carry somebody's page to somebody's server.
-    if origin is None or "*" in allowed or origin in allowed:
-        return
-    if allowed or not _OF_THIS_MACHINE.fullmatch(origin):
+    if origin is not None and not origins.any and not origins.let(origin, upgrade.host):
         raise Rejected(FORBIDDEN, "Origin is not among [ws] allowed_origins")
 
 

@@ -19,8 +19,10 @@ from qiyu.services.chat import Chat
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.message_queue import MessageQueue
+from qiyu.services.origins import Origins
 from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery
+from qiyu.services.refusals import Refusals
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
 from qiyu.services.sessions import Sessions
@@ -54,7 +56,8 @@ class Node:
     publishers: Publishers
     viewers: Viewers
     metrics: Metrics
-    allowed_origins: frozenset[str]
-    """Web origins whose pages may open a WebSocket; `*` for any, empty for pages of this machine only."""
+    origins: Origins
+    """Whose pages may open a WebSocket."""
+    refusals: Refusals
     ws_path: str = ""
     """What a proxy in front leaves before each path of a WebSocket: `/im`."""

@@ -15,12 +15,14 @@ from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClos
 from qiyu.living.events import RoomEvents
 from qiyu.metrics import Metrics
 from qiyu.model import Address, Instant, address_text
+from qiyu.protocol.handshake import BadRequest
 from qiyu.protocol.packet import MsgCode
 from qiyu.routing.endpoint import Door, State
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Room, Session
+from qiyu.services.refusals import Refusals
 from qiyu.services.replay import Replays
 from qiyu.services.tokens import Identity
 
@@ -55,7 +57,9 @@ class Sessions:
         states: ClientStates,
         rules: SessionRules,
         metrics: Metrics,
+        refusals: Refusals,
     ) -> None:
+        self._refusals = refusals
         self._hub = hub
         self._in_flight = in_flight
         self._events = events
@@ -137,6 +141,8 @@ class Sessions:
             address=address_text(session.address),
             reason=violation.reason,
         )
+        if isinstance(violation, BadRequest):
+            self._refusals.upgrade(session.address, violation.status, violation.reason)
         self._forget(session)
         if not session.ended:
             session.make_way()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from quart import current_app
+
+from qiyu.services.origins import Origins
 
 if TYPE_CHECKING:
     from qiyu.accounts.accounts import Accounts
@@ -68,8 +70,8 @@ class WebContext:
     """Whether they may be watched without a login."""
     engines: tuple[Network, ...] = ()
     """Who may call /media."""
-    cors_origins: frozenset[str] = frozenset()
-    """Origins whose pages may make calls here, with their cookies; `*` for any page, without."""
+    origins: Origins = field(default_factory=Origins)
+    """Whose pages may make calls here, with their cookies; `*` for any page, without."""
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose Forwarded, X-Forwarded-For and X-Forwarded-Proto headers are believed."""
     secure_cookies: bool = False
