@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import trio
+import trio.testing
 
 from qiyu.config import Settings
 from qiyu.services.tokens import Tokens
@@ -29,7 +30,14 @@ class RunningServer:
         self.stop = stop
         """As SIGTERM does."""
         self.stopped = stopped
+        self.load_settings: Callable[[dict[str, Any]], Settings]
+        self.send_settings: trio.MemorySendChannel[Settings]
         self._tokens = Tokens(SECRET, 300)
+
+    async def reload(self, **changes: Any) -> None:
+        """As SIGHUP does, with these settings beside those of the start; returns when they count."""
+        await self.send_settings.send(self.load_settings(changes))
+        await trio.testing.wait_all_tasks_blocked()
 
     def token(self, user: int, **fields: Any) -> str:
         """A token for `user`."""

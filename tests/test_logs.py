@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qiyu import logs
-from qiyu.logs import MASK, configure_logging, mask_tokens, reset_logging
+from qiyu.logs import MASK, configure_logging, mask_tokens, reset_logging, set_level
 from qiyu.services.tokens import Tokens
 
 TOKEN = Tokens("a secret of the tests", 300).issue(10001, nickname="小鱼", now_ms=1_750_000_000_000)
@@ -277,3 +277,17 @@ def test_without_a_stderr_nothing_is_logged_and_nothing_breaks(monkeypatch: pyte
     monkeypatch.setattr("sys.stderr", None)
     configure_logging("info", "auto")
     structlog.get_logger("x").info("hello")
+
+
+def test_the_level_may_change_and_all_else_stays() -> None:
+    stream = io.StringIO()
+    configure_logging("warning", "json", stream)
+    log, library = structlog.get_logger("qiyu.hub"), logging.getLogger("a.library")
+    for logger in (log, library):
+        logger.info("not told")
+        set_level("info")
+        logger.info("told")
+        set_level("warning")
+    set_level("debug")
+    log.debug("told", token="x")
+    assert [(line["event"], line.get("token")) for line in lines(stream)] == [("told", None)] * 2 + [("told", MASK)]

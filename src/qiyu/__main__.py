@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
-from typing import Annotated
 
-import typer
+from qiyu.signals import keep_early_signals
 
-from qiyu.cli.commands import Commands
-from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError
+keep_early_signals(sys.argv[1:])  # before all else: it takes a second to import a server
+
+from importlib.metadata import version  # noqa: E402
+from typing import Annotated  # noqa: E402
+
+import typer  # noqa: E402
+
+from qiyu.cli.commands import Commands  # noqa: E402
+from qiyu.errors import ConfigError, DatabaseUnavailable, StartupError  # noqa: E402
 
 cli = typer.Typer(
     name="qiyu",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import trio
 from quart_trio import QuartTrio
@@ -40,6 +40,7 @@ from qiyu.metrics import Metrics
 from qiyu.protocol import accelerator
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.rtmp import RtmpLimits
+from qiyu.routing.endpoint import Door
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
@@ -67,7 +68,7 @@ from qiyu.services.trusted_clock import TrustedClock
 from qiyu.services.viewers import Viewers
 from qiyu.storage.database import Database
 from qiyu.web.app import make_app
-from qiyu.web.context import WebContext
+from qiyu.web.context import EXTENSION, WebContext
 
 SILENT_HEARTBEATS: Final = 2
 DAY_SECONDS: Final = 86_400
@@ -92,11 +93,17 @@ class App:
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
     """By `tcp`, `ws`, `http` and, where pictures come in, `rtmp`."""
-    listeners: list[Listener]
+    listeners: dict[str, list[Listener]]
+    """By the name of their sockets; `http` has none."""
     anchor_away_seconds: float
     keep_alive_seconds: float
     about: dict[str, str]
     """What the log says of it at the start: where the settings and the data are, and whether C reads ACKs."""
+
+    @property
+    def web_context(self) -> WebContext:
+        """What the HTTP application works with."""
+        return cast("WebContext", self.web.extensions[EXTENSION])
 
 
 def build_app(
@@ -137,7 +144,7 @@ def build_app(
         moderation=moderation,
         web=make_app(_web_context(settings, node, database, living_rooms, moderation, sockets, trusted)),
         sockets=sockets,
-        listeners=list(_listeners(settings, sockets, poller, node)),
+        listeners=_listeners(settings, sockets, poller, node),
         anchor_away_seconds=settings.living.anchor_away_seconds,
         keep_alive_seconds=settings.http.keep_alive_seconds,
         about={
@@ -165,7 +172,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     replays = Replays(delivery, deferral, queue, metrics)
     msg_ids = MsgIds(instance_number)
     msg_ids.start_above(largest_msg_id)
-    rules = SessionRules(limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
+    rules = session_rules(settings)
     living = settings.living
     events = RoomEvents(hub, router, deliveries=living.enter_deliveries_per_second, send_events=living.events)
     restrictions = Restrictions(events)
@@ -210,6 +217,11 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         refusals=refusals,
         ws_path=settings.ws.path,
     )
+
+
+def session_rules(settings: Settings) -> SessionRules:
+    """What is due of clients by the clock."""
+    return SessionRules(settings.limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
 
 
 def _web_context(
@@ -306,16 +318,21 @@ def bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
     return sockets
 
 
-def _listeners(
-    settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, node: Node
-) -> Iterator[Listener]:
-    room = capacity(settings.limits.connections)
+def doors(settings: Settings, node: Node) -> dict[str, Door]:
+    """What is spoken on each listener of connections."""
     body_bytes = settings.limits.body_bytes
-    doors = {
+    return {
         "tcp": tcp_door(node, body_bytes),
         "ws": ws_door(node, body_bytes),
         "rtmp": rtmp_door(node, RtmpLimits()),
     }
-    for name, door in doors.items():
-        for sock in sockets.get(name, ()):
-            yield Listener(sock, door, poller, room, node.metrics)
+
+
+def _listeners(
+    settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, node: Node
+) -> dict[str, list[Listener]]:
+    room = capacity(settings.limits.connections)
+    return {
+        name: [Listener(sock, door, poller, room, node.metrics) for sock in sockets.get(name, ())]
+        for name, door in doors(settings, node).items()
+    }

@@ -116,6 +116,12 @@ def configure_logging(
     root.setLevel(max(_LEVELS[level], logging.INFO))
 
 
+def set_level(level: Level) -> None:
+    """Log from `level` on; all else stays as `configure_logging` made it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]))
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.INFO))
+
+
 def reset_logging() -> None:
     """Undo `configure_logging`, as far as others may notice: for tests."""
     _remove_handler()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -20,9 +21,12 @@ from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.instance import claim_instance, release_instance, watch_instance
 from qiyu.drivers.listener import address_of
 from qiyu.drivers.living import run_living_rooms, run_moderation, store_last_counts
+from qiyu.drivers.orphans import reap_orphans
+from qiyu.drivers.stopping import Stop
 from qiyu.errors import Fenced
 from qiyu.living.rooms import LivingRooms
 from qiyu.model import InstanceId
+from qiyu.reload import reload_all
 from qiyu.routing.msgid import time_of
 from qiyu.services.trusted_clock import TrustedClock
 from qiyu.storage.database import Database, database_url
@@ -43,14 +47,30 @@ async def serve(
     stops: AsyncIterator[object],
     announce: Callable[[str], None],
     *,
+    reloads: AsyncIterator[Settings] | None = None,
     task_status: trio.TaskStatus[dict[str, str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stops` yields; a second one cuts the good-byes short.
+    """Serve until `stops` yields; a second one cuts the good-byes short, and one during the start ends that at once.
+
+    What of the settings can change while it serves (reload.py) is as the last of `reloads` has it.
 
     `announce` is called with one line a listener once all of them are ready, and `task_status` with `host:port` by
     `tcp`, `ws`, `http` and `rtmp`. Raises `ConfigError` or `StartupError` before anything is served, and `Fenced` where
     another server has taken this one's place.
     """
+    stop = Stop(stops)
+    work = partial(_serve, settings, stop, announce, reloads, task_status=task_status)
+    log.info("stopped" if await stop.unless_told(work) else "stopped before it served")
+
+
+async def _serve(
+    settings: Settings,
+    stop: Stop,
+    announce: Callable[[str], None],
+    reloads: AsyncIterator[Settings] | None,
+    *,
+    task_status: trio.TaskStatus[dict[str, str]],
+) -> None:
     require_safe_secret(settings)
     secret, was_made = installation_secret(settings)
     if was_made:
@@ -69,9 +89,13 @@ async def serve(
                 alone=not settings.redis.url.get_secret_value(),
                 now_ms=read_clock().unix_ms,
             )
-            app = await _build(settings, secret, database, mine, sockets)
-            await _run(app, database, mine, stops, announce, task_status=task_status)
-    log.info("stopped")
+            try:
+                app = await _build(settings, secret, database, mine, sockets)
+            except trio.Cancelled:
+                await release_instance(database, mine)
+                raise
+            reloading = None if reloads is None else partial(reload_all, app, settings, reloads)
+            await _run(app, database, mine, stop, announce, reloading, task_status=task_status)
 
 
 @contextmanager
@@ -107,8 +131,9 @@ async def _run(
     app: App,
     database: Database,
     mine: InstanceId,
-    stops: AsyncIterator[object],
+    stop: Stop,
     announce: Callable[[str], None],
+    reloading: Callable[[], Awaitable[None]] | None,
     *,
     task_status: trio.TaskStatus[dict[str, str]],
 ) -> None:
@@ -118,6 +143,7 @@ async def _run(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.poller.run)
         nursery.start_soon(run_clock, app.poller, app.dispatcher)
+        nursery.start_soon(reap_orphans)
 
         def end(why: Fenced) -> None:
             fenced.append(why)
@@ -138,15 +164,18 @@ async def _run(
 
         await nursery.start(run_web)
         async with trio.open_nursery() as listening:
-            for listener in app.listeners:
+            for listener in itertools.chain.from_iterable(app.listeners.values()):
                 listening.start_soon(listener.run)
             for name, bound in app.sockets.items():
                 announce(f"{name:4} listening on {addresses[name]}" + _more(bound[1:]))
             log.info("started", version=version("qiyu"), **app.about, **addresses)
+            if reloading is not None:
+                listening.start_soon(reloading)
+            stop.serves = True
             task_status.started(addresses)
-            await anext(stops)
+            await stop.told.wait()
             listening.cancel_scope.cancel()
-        nursery.start_soon(_cut_short, stops, nursery.cancel_scope)
+        nursery.start_soon(_cut_short, stop, nursery.cancel_scope)
         stopping.set()
         await _drain(app)
         with trio.move_on_after(GRACEFUL_SECONDS):
@@ -187,6 +216,6 @@ async def _flush(app: App) -> None:
         log.warning("not all messages could be stored in time", left=len(app.node.message_queue))
 
 
-async def _cut_short(stops: AsyncIterator[object], scope: trio.CancelScope) -> None:
-    async for _ in stops:
-        scope.cancel()
+async def _cut_short(stop: Stop, scope: trio.CancelScope) -> None:
+    await stop.told_again.wait()
+    scope.cancel()

@@ -178,3 +178,197 @@ def test_what_stops_the_start_is_said_on_one_line(
     assert "Traceback" not in done.stderr
     assert "hidden" not in done.stderr
     assert done.stdout == ""
+
+
+# SIGHUP
+
+
+def wait_for(process: Process, text: str, times: int = 1) -> str:
+    """The log, once it has this in it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (log := process.errors.read_text()).count(text) < times:
+        assert time.monotonic() < deadline, log
+        time.sleep(0.02)
+    return log
+
+
+def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[log]\nlevel = 'warning'\n")
+    process = Process(tmp_path)
+    try:
+        config.write_text("[log]\nlevel = 'debug'\n[limits]\ncontent_chars = 4\n[messages]\ninbox = 5\n")
+        process._process.send_signal(signal.SIGHUP)
+        log = wait_for(process, "only after a restart")
+        events = [json.loads(line) for line in log.splitlines()]
+        assert events[-2]["changed"] == ["limits.content_chars", "log.level"]
+        assert events[-1]["settings"] == ["messages.inbox"]
+        with process.log_in(10001, process.token(10001)):
+            wait_for(process, '"logged in"')  # it is a line of debugging
+        config.write_text("[limits]\ncontent_chars = -1\nbody_bites = 5\n")
+        process._process.send_signal(signal.SIGHUP)
+        log = wait_for(process, "stay as they were")
+        mistakes = json.loads(log.splitlines()[-1])["mistakes"]
+        assert len(mistakes) == 2
+        assert "limits.content_chars = -1 (from config.toml): expected" in mistakes[1]
+        config.write_text("[tcp]\nhost = '0.0.0.0'\n")
+        process._process.send_signal(signal.SIGHUP)
+        assert "auth.secret is empty" in wait_for(process, "stay as they were", 2)
+        config.write_bytes(b"\xff")
+        process._process.send_signal(signal.SIGHUP)
+        wait_for(process, "is not UTF-8")
+        config.unlink()
+        process._process.send_signal(signal.SIGHUP)
+        log = wait_for(process, "read the settings again", 2)
+        assert process.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in log
+    finally:
+        process.kill()
+
+
+def test_a_terminal_that_is_closed_stops_what_runs_in_it(tmp_path: Path) -> None:
+    """The kernel sends SIGHUP then, which is no wish to read settings."""
+    master, slave = os.openpty()
+    errors = tmp_path / "errors.log"
+    # A session of its own, for which the terminal is the one that controls it.
+    imports = "import fcntl, os, sys, termios; "
+    program = imports + "os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    with errors.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *QIYU, "serve"],
+            cwd=tmp_path,
+            env=os.environ | FREE_PORTS | {"QIYU_DATA__DIR": str(tmp_path / "data")},
+            stdin=slave,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        os.close(slave)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("tcp")
+        os.close(master)
+        assert process.wait(PATIENCE_SECONDS) == 0, errors.read_text()
+        assert "the terminal was closed" in errors.read_text()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# Signals during the start
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def wait_to_catch(process: subprocess.Popen[str], pid: int) -> None:
+    """Return at the first moment at which the process would notice SIGTERM."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not catches(pid, signal.SIGTERM):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to look at")
+
+
+@needs_proc
+def test_sigterm_while_it_is_being_imported(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*QIYU, "serve"],
+        cwd=tmp_path,
+        env=os.environ | FREE_PORTS | {"QIYU_DATA__DIR": str(tmp_path / "data")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_to_catch(process, process.pid)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, out) == (0, "")
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["stopped before it served"]
+
+
+def test_sigterm_while_the_database_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        with (tmp_path / "errors.log").open("w") as errors:
+            process = subprocess.Popen(
+                [*QIYU, "serve"],
+                cwd=tmp_path,
+                env=os.environ | FREE_PORTS | {"QIYU_DATABASE__URL": f"postgresql://nobody@127.0.0.1:{port}/none"},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        deaf.settimeout(PATIENCE_SECONDS)
+        with deaf.accept()[0]:
+            started = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        assert time.monotonic() - started < 5
+        assert (process.returncode, out) == (0, "")
+        assert "stopped before it served" in (tmp_path / "errors.log").read_text()
+
+
+# As the first process of a container
+
+UNSHARE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def can_unshare() -> bool:
+    try:
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False, timeout=60).returncode == 0
+    except OSError:
+        return False
+
+
+def child_of(pid: int) -> int:
+    """The process that has begun in the namespace, by the number that it has outside."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(children[0])
+
+
+@needs_proc
+@pytest.mark.parametrize("moment", ["import", "serving"])
+def test_as_process_1(tmp_path: Path, moment: str) -> None:
+    """The kernel keeps from process 1 each signal that it has no handler for; and it is the parent of all orphans."""
+    if not can_unshare():
+        pytest.skip("no namespaces of processes may be made here")
+    orphan = "(sleep 0.01 & sleep 0.02 & true); exec "
+    with (tmp_path / "errors.log").open("w") as errors:
+        process = subprocess.Popen(
+            [*UNSHARE, "sh", "-c", orphan + '"$@"', "sh", *QIYU, "serve"],
+            cwd=tmp_path,
+            env=os.environ | FREE_PORTS | {"QIYU_DATA__DIR": str(tmp_path / "data")},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    try:
+        first = child_of(process.pid)
+        wait_to_catch(process, first)
+        if moment == "serving":
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("tcp")
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while Path(f"/proc/{first}/task/{first}/children").read_text().split():
+                assert time.monotonic() < deadline, "orphans are not taken leave of"
+                time.sleep(0.01)
+        os.kill(first, signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "errors.log").read_text()
+        log = (tmp_path / "errors.log").read_text()
+        assert json.loads(log.splitlines()[-1])["event"] == (
+            "stopped" if moment == "serving" else "stopped before it served"
+        )
+    finally:
+        process.kill()
+        process.communicate()

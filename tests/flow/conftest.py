@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from qiyu import app
-from qiyu.config import load_settings
+from qiyu.config import Settings, load_settings
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
 from qiyu.run import serve
 from servers import SECRET, RunningServer, Start
@@ -37,18 +37,24 @@ def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         defaults |= {
             "ack__retry_seconds": 60
         }  # on a machine that is slow, nothing comes twice that no test expects twice
-        environ = {f"QIYU_{name.upper()}": str(value) for name, value in (defaults | changes).items()}
-        settings = load_settings(environ=environ)
+
+        def load(more: dict[str, Any]) -> Settings:
+            found = (defaults | changes | more).items()
+            return load_settings(environ={f"QIYU_{name.upper()}": str(value) for name, value in found})
+
+        settings = load({})
+        send_settings, reloads = trio.open_memory_channel[Settings](0)
         stopped = trio.Event()
         send_stop, stops = trio.open_memory_channel[int](10)
-        async with send_stop, stops, trio.open_nursery() as nursery:
+        async with send_stop, stops, send_settings, reloads, trio.open_nursery() as nursery:
 
             async def run(task_status: trio.TaskStatus[dict[str, str]]) -> None:
-                await serve(settings, stops, lambda _line: None, task_status=task_status)
+                await serve(settings, stops, lambda _line: None, reloads=reloads, task_status=task_status)
                 stopped.set()
 
             addresses = await nursery.start(run)
             running = RunningServer(addresses, settings, lambda: send_stop.send_nowait(15), stopped)
+            running.load_settings, running.send_settings = load, send_settings
             yield running
             nursery.cancel_scope.cancel()
 

@@ -146,9 +146,9 @@ class Listener:
         metrics: Metrics,
     ) -> None:
         self._sock = sock
-        self._door = door
+        self.door = door
         self._poller = poller
-        self._connections = connections
+        self.connections = connections
         self._metrics = metrics
         self._short = False  # of resources, and the log has it
 
@@ -181,14 +181,14 @@ class Listener:
         return True
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
-        if len(self._poller) >= self._connections:
+        if len(self._poller) >= self.connections:
             self._metrics.connections_refused += 1
             sock.close()
             return
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
-            self._poller.add(sock, self._door, packed(sock.family, address[0]))
+            self._poller.add(sock, self.door, packed(sock.family, address[0]))
         except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
             self._metrics.connections_refused += 1
             sock.close()

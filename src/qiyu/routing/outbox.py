@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 UNBOUNDED: Final = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutboxLimits:
-    """Bytes; 0 means no limit."""
+    """Bytes; 0 means no limit. They may change while the server runs (`Outboxes.change`)."""
 
     soft_bytes: int
     hard_bytes: int
@@ -52,10 +52,12 @@ class OutboxLimits:
 class Outboxes:
     """The outboxes of one process: what each may hold, and what they hold together."""
 
-    __slots__ = ("bytes", "limits")
+    __slots__ = ("bytes", "limits", "on_change")
 
     def __init__(self, limits: OutboxLimits) -> None:
         self.limits = limits
+        self.on_change: list[Callable[[], None]] = []
+        """Called when the limits have changed, for those who have made a copy."""
         self.bytes = 0
         """Bytes waiting in all of them: the sum of their `size`, at any time but within a fan-out."""
 
@@ -65,6 +67,12 @@ class Outboxes:
     def open(self, wake: Callable[[Outbox], None], owner: Any = None) -> Outbox:
         """An outbox for a new connection; `Outbox.close` ends it."""
         return Outbox(self, wake, owner)
+
+    def change(self, soft_bytes: int, hard_bytes: int) -> None:
+        """Other limits from now on. Outboxes that are open keep their hard one."""
+        self.limits.soft_bytes, self.limits.hard_bytes = soft_bytes, hard_bytes
+        for tell in self.on_change:
+            tell()
 
     def grew(self, size: int) -> None:
         """Outboxes hold so many bytes more than before; fewer, where that is negative."""

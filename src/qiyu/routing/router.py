@@ -19,6 +19,10 @@ class Router:
         self._soft = outboxes.limits.soft
         self._in_flight = in_flight
         self._metrics = metrics
+        outboxes.on_change.append(self._read_limits)
+
+    def _read_limits(self) -> None:
+        self._soft = self._outboxes.limits.soft
 
     def to_session(self, session: Session, publication: Publication) -> bool:
         """Deliver to one session whatever it is owed already; above the hard bound the session ends instead.

@@ -68,7 +68,7 @@ class CatchUp:
         self._delivery = delivery
         self._queue = queue
         self._msg_ids = msg_ids
-        self._max_bytes = limits.soft
+        self._limits = limits
         self._metrics = metrics
         self._wanted: dict[RoomKey, Wanted] = {}  # one for each room in `lookups`
         self.lookups: LookUps[RoomKey, Loaded] = LookUps()
@@ -118,7 +118,7 @@ class CatchUp:
         size = 0
         for publication in reversed(found[-CATCH_UP_MESSAGES:]):
             size += publication.packet_size
-            if size > self._max_bytes:
+            if size > self._limits.soft:
                 break
             newest.append(publication)
         # An id that nobody has been given says nothing about what its bearer has seen.

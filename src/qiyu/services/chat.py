@@ -47,7 +47,7 @@ class Chat:
         self._rings = recent
         self._msg_ids = msg_ids
         self._restrictions = restrictions
-        self._content_chars = content_chars
+        self.content_chars = content_chars
         self._metrics = metrics
 
     def accept(self, session: Session, body: BizBody, now: Instant) -> None:
@@ -130,10 +130,8 @@ class Chat:
 
     def _check(self, chat: ChatData) -> None:
         length = len(chat.content or "")
-        if self._content_chars and length > self._content_chars:
-            raise Refused(
-                ErrorCode.MALFORMED, f"content of {length} characters: expected {self._content_chars} at most"
-            )
+        if self.content_chars and length > self.content_chars:
+            raise Refused(ErrorCode.MALFORMED, f"content of {length} characters: expected {self.content_chars} at most")
         if not 0 <= (chat.type or 0) <= MAX_TYPE:
             raise Refused(ErrorCode.MALFORMED, f"type {chat.type}: expected a whole number from 0 to {MAX_TYPE}")
 

@@ -53,7 +53,7 @@ class Publishers:
 
     def __init__(self, streams: Streams, begin_seconds: float, metrics: Metrics) -> None:
         self._streams = streams
-        self._begin_seconds = begin_seconds
+        self.begin_seconds = begin_seconds
         self._metrics = metrics
         self._ids = itertools.count(1)
         self._not_begun: dict[Publisher, float] = {}  # when it was opened; the oldest first
@@ -115,12 +115,12 @@ class Publishers:
             elif until <= now.monotonic:
                 del self._told[publisher]
                 publisher.close(WsClose.POLICY_VIOLATION, "")
-        if not self._begin_seconds:
+        if not self.begin_seconds:
             return
-        since = now.monotonic - self._begin_seconds
+        since = now.monotonic - self.begin_seconds
         late = [publisher for publisher, opened in takewhile(lambda one: one[1] <= since, self._not_begun.items())]
         for publisher in late:
-            self.refuse(publisher, ProtocolViolation(f"nothing was published within {self._begin_seconds:g} s"))
+            self.refuse(publisher, ProtocolViolation(f"nothing was published within {self.begin_seconds:g} s"))
 
     def end_all(self, reason: EndReason, _retry_after_ms: Callable[[], int]) -> None:
         """This instance stops."""

@@ -65,7 +65,7 @@ class Sessions:
         self._events = events
         self._replays = replays
         self._states = states
-        self._rules = rules
+        self.rules = rules
         self._metrics = metrics
         self._ids = itertools.count(1)
         self._not_logged_in: dict[Session, float] = {}  # when it was opened; the oldest first
@@ -166,7 +166,7 @@ class Sessions:
     def sweep(self, now: Instant) -> None:
         """End who did not log in in time, and who has been silent too long; give unused memory back."""
         self._sweep_not_logged_in(now)
-        silent_since = now.monotonic - self._rules.idle_seconds if self._rules.idle_seconds else float("-inf")
+        silent_since = now.monotonic - self.rules.idle_seconds if self.rules.idle_seconds else float("-inf")
         idle = []
         for session in self._hub:
             if session.last_seen <= silent_since:
@@ -183,14 +183,14 @@ class Sessions:
             self.end(session, reason, retry_after_ms=retry_after_ms())
 
     def _sweep_not_logged_in(self, now: Instant) -> None:
-        if not self._rules.login_seconds:
+        if not self.rules.login_seconds:
             return
-        since = now.monotonic - self._rules.login_seconds
+        since = now.monotonic - self.rules.login_seconds
         # Not by last_seen, which a WebSocket moves with each ping.
         late = list(itertools.takewhile(lambda opened: opened[1] <= since, self._not_logged_in.items()))
         for session, _ in late:
             self._metrics.logins_timed_out += 1
-            reason = f"no login within {self._rules.login_seconds:g} s"
+            reason = f"no login within {self.rules.login_seconds:g} s"
             self.refuse(session, ProtocolViolation(reason, code=ErrorCode.NOT_LOGGED_IN))
 
     def _forget(self, session: Session) -> None:

@@ -58,7 +58,7 @@ class Viewers:
     ) -> None:
         self._streams = streams
         self._states = states
-        self._login_seconds = login_seconds
+        self.login_seconds = login_seconds
         self._metrics = metrics
         self.need_no_login = need_no_login
         """The pictures are open to all."""
@@ -127,11 +127,11 @@ class Viewers:
 
     def sweep(self, now: Instant) -> None:
         """About once a second: let go who does not log in; ping the others now and then."""
-        if self._login_seconds:
-            since = now.monotonic - self._login_seconds
+        if self.login_seconds:
+            since = now.monotonic - self.login_seconds
             for session in [one for one, opened in takewhile(lambda it: it[1] <= since, self._not_logged_in.items())]:
                 self._metrics.logins_timed_out += 1
-                reason = f"no login within {self._login_seconds:g} s"
+                reason = f"no login within {self.login_seconds:g} s"
                 self.refuse(session, ProtocolViolation(reason, code=ErrorCode.NOT_LOGGED_IN))
         for session, watch in self._watches.items():
             if now.monotonic - watch.pinged >= PING_SECONDS and not session.outbox.size:

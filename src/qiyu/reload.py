@@ -1,0 +1,107 @@
+"""What SIGHUP changes in a server that runs; of all other settings the log says that they want a restart."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+import structlog
+
+from qiyu.app import App, doors, session_rules
+from qiyu.config import Settings
+from qiyu.drivers.listener import capacity
+from qiyu.logs import set_level
+
+log = structlog.get_logger(__name__)
+
+
+def _allowed_origins(app: App, settings: Settings) -> None:
+    app.node.origins.listed = frozenset(settings.ws.allowed_origins)
+
+
+def _cors_origins(app: App, settings: Settings) -> None:
+    app.web_context.origins.listed = frozenset(settings.http.cors_origins)
+
+
+def _seconds(app: App, settings: Settings) -> None:
+    app.node.sessions.rules = session_rules(settings)
+    app.node.viewers.login_seconds = settings.limits.login_seconds
+    app.node.publishers.begin_seconds = settings.limits.login_seconds
+
+
+def _body_bytes(app: App, settings: Settings) -> None:
+    """For connections that come from now on."""
+    made = doors(settings, app.node)
+    for name, listeners in app.listeners.items():
+        for listener in listeners:
+            listener.door = made[name]
+
+
+def _content_chars(app: App, settings: Settings) -> None:
+    app.node.chat.content_chars = settings.limits.content_chars
+
+
+def _outboxes(app: App, settings: Settings) -> None:
+    """The hard bound counts for connections that come from now on."""
+    app.node.outboxes.change(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
+
+
+def _connections(app: App, settings: Settings) -> None:
+    room = capacity(settings.limits.connections)
+    for listeners in app.listeners.values():
+        for listener in listeners:
+            listener.connections = room
+
+
+def _level(_app: App, settings: Settings) -> None:
+    set_level(settings.log.level)
+
+
+def _nothing_yet(_app: App, _settings: Settings) -> None:
+    """It is not enforced yet."""
+
+
+RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
+    "ws.allowed_origins": _allowed_origins,
+    "http.cors_origins": _cors_origins,
+    "session.heartbeat_seconds": _seconds,
+    "limits.login_seconds": _seconds,
+    "limits.body_bytes": _body_bytes,
+    "limits.content_chars": _content_chars,
+    "limits.messages_per_second": _nothing_yet,
+    "limits.messages_burst": _nothing_yet,
+    "limits.outbox_soft_bytes": _outboxes,
+    "limits.outbox_hard_bytes": _outboxes,
+    "limits.connections_per_address": _nothing_yet,
+    "limits.connections": _connections,
+    "log.level": _level,
+}
+"""By the name of the setting, what makes it count."""
+
+
+async def reload_all(app: App, settings: Settings, reloads: AsyncIterator[Settings]) -> None:
+    """Apply each new version of the settings, until cancelled."""
+    async for new in reloads:
+        apply(app, settings, new)
+        settings = new
+
+
+def apply(app: App, old: Settings, new: Settings) -> None:
+    """Let what has changed count, as far as it can while the server runs, and say what could not."""
+    changed = changes(old, new)
+    for how in dict.fromkeys(RELOADED[name] for name in changed if name in RELOADED):
+        how(app, new)
+    log.info("read the settings again", changed=[name for name in changed if name in RELOADED])
+    waiting = [name for name in changed if name not in RELOADED]
+    if waiting:
+        log.warning("changed settings count only after a restart", settings=waiting)
+
+
+def changes(old: Settings, new: Settings) -> list[str]:
+    """The settings that differ, by name; their values may be secret."""
+    return [
+        f"{section}.{key}"
+        for section, values in new
+        for key, value in values
+        if value != getattr(getattr(old, section), key)
+    ]
