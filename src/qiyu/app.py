@@ -36,7 +36,7 @@ from qiyu.living.restrictions import Restrictions
 from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
-from qiyu.metrics import Metrics
+from qiyu.metrics import Gauge, Metrics
 from qiyu.protocol import accelerator
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.rtmp import RtmpLimits
@@ -132,6 +132,7 @@ def build_app(
         reader.wake,
         read_clock,
         forget_below=lambda: pruner.forget_below,
+        committed=node.metrics.commit_seconds.observe,
     )
     return App(
         node=node,
@@ -247,12 +248,16 @@ def _web_context(
         hub=node.hub,
         metrics=node.metrics,
         gauges={
-            "sessions": lambda: len(node.hub),
-            "messages_waiting": lambda: len(node.message_queue),
-            "deliveries_in_flight": lambda: node.in_flight.deliveries,
-            "outbox_bytes": lambda: node.outboxes.bytes,
-            "pictures": lambda: node.streams.pushes,
-            "viewers": lambda: node.streams.viewers,
+            "sessions": Gauge("Users who are logged in.", lambda: len(node.hub)),
+            "messages_waiting": Gauge(
+                "Messages that the database has not stored yet.", lambda: len(node.message_queue)
+            ),
+            "deliveries_in_flight": Gauge(
+                "Deliveries that are sent and not acknowledged.", lambda: node.in_flight.deliveries
+            ),
+            "outbox_bytes": Gauge("Bytes owed to all clients together.", lambda: node.outboxes.bytes),
+            "pictures": Gauge("Rooms that are on air.", lambda: node.streams.pushes),
+            "viewers": Gauge("Connections that watch a picture.", lambda: node.streams.viewers),
         },
         clock=read_clock,
         ping=Readiness(database, node.message_queue).check,

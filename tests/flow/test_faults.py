@@ -170,7 +170,7 @@ async def gauge(server: RunningServer, name: str) -> int:
             return text
 
     lines = dict(line.split(" ") for line in (await trio.to_thread.run_sync(read)).splitlines() if line[0] != "#")
-    return int(lines[f"qiyu_{name}"])
+    return int(float(lines[f"qiyu_{name}"]))
 
 
 async def test_a_peer_that_is_owed_too_much_ends_as_slow(start_server: Start) -> None:

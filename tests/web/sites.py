@@ -23,7 +23,7 @@ from qiyu.living.restrictions import Restrictions
 from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
-from qiyu.metrics import Metrics
+from qiyu.metrics import Gauge, Metrics
 from qiyu.model import Instant
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
@@ -107,7 +107,7 @@ class Site:
             engine_pushes=Engines(self.streams),
             hub=self.hub,
             metrics=metrics,
-            gauges={"sessions": lambda: len(self.hub)},
+            gauges={"sessions": Gauge("Users who are logged in.", lambda: len(self.hub))},
             clock=lambda: self.now,
             ping=lambda: database.read(lambda _connection: None),
             tcp_port=8085,

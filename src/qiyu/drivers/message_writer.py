@@ -33,7 +33,8 @@ class MessageWriter:
 
     `inbox_messages` is how many direct messages one user may have unacknowledged, 0 for any number. `progressed` is
     called whenever messages may have been settled, or will not be soon. `forget_below` gives the msgId below which a
-    message is deleted when it is acknowledged, for nothing else holds it.
+    message is deleted when it is acknowledged, for nothing else holds it. `committed` is told how many seconds each
+    batch took.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class MessageWriter:
         progressed: Callable[[], None],
         clock: Callable[[], Instant],
         forget_below: Callable[[], int] = lambda: 0,
+        committed: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._queue = queue
         self._database = database
@@ -51,6 +53,7 @@ class MessageWriter:
         self._progressed = progressed
         self._clock = clock
         self._forget_below = forget_below
+        self._committed = committed
         self._retry = Retry("store messages")
         self._to_write = trio.Event()
         self._written = trio.Event()
@@ -95,9 +98,12 @@ class MessageWriter:
         match step:
             case Store(messages, asked, acks):
                 rows = (messages, asked, acks, self._inbox_messages, self._forget_below())
+                begun = self._clock()
                 outcome = await self._database.run_within(WRITE_SECONDS, store_batch, *rows)
                 self._retry.succeeded()
-                return partial(batch.stored, outcome, self._clock())
+                now = self._clock()
+                self._committed(now.monotonic - begun.monotonic)
+                return partial(batch.stored, outcome, now)
             case FindStored(messages):
                 found = await self._database.read(kept, messages)
                 return partial(batch.found, found, self._clock())

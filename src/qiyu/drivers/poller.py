@@ -150,7 +150,7 @@ class Poller:
                 break
             now = self._clock()
             if until:
-                self._count_turn(now.monotonic - begun)
+                self._count_turn(begun, now.monotonic)
             else:
                 until = now.monotonic + BUSY_SECONDS
             begun = now.monotonic
@@ -158,12 +158,16 @@ class Poller:
             if begun >= until:
                 break
         if until:
-            self._count_turn(self._clock().monotonic - begun)
+            self._count_turn(begun, self._clock().monotonic)
 
-    def _count_turn(self, seconds: float) -> None:
-        self._metrics.turns += 1
-        if seconds > LONG_TURN_SECONDS:
-            self._metrics.turns_long += 1
+    def _count_turn(self, begun: float, ended: float) -> None:
+        metrics = self._metrics
+        metrics.turns += 1
+        metrics.turn_seconds.observe(ended - begun)
+        if ended - begun > LONG_TURN_SECONDS:
+            metrics.turns_long += 1
+        if metrics.latency.is_delivered and not self._dirty:
+            metrics.latency.sent(ended)
 
     def _turn(self, events: list[tuple[int, int]], now: Instant) -> None:
         connections = self._connections

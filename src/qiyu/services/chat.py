@@ -66,8 +66,11 @@ class Chat:
         refusal = self._why_not(session, content, now)
         if refusal is not None and not client_msg_id:
             raise refusal
-        self._log.append(self._message(session, content, client_msg_id, refusal, now), now)
-        self._metrics.messages_accepted += refusal is None
+        message = self._message(session, content, client_msg_id, refusal, now)
+        if refusal is None:
+            self._metrics.messages_accepted += 1
+            self._metrics.latency.accepted(message.msg_id, now.monotonic)
+        self._log.append(message, now)
 
     def _message(
         self, session: Session, content: MessageContent, client_msg_id: str, refusal: Refused | None, now: Instant

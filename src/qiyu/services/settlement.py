@@ -46,10 +46,12 @@ class Settlement:
 
     def deliver(self, message: Message, now: Instant) -> None:
         """To the members of its room, or to its receiver."""
+        before = self._metrics.deliveries
         if message.ring is not None:
             self.delivery.to_room(message.ring, message.msg_id, message.sender, message.publication, now)
         else:
             self.delivery.to_user(message.app_id, message.content.object_id, message.publication, now)
+        self._metrics.latency.delivered(message.msg_id, self._metrics.deliveries - before)
 
     def refuse(self, message: Message, refusal: Refused) -> None:
         """Tell the senders that it is not accepted."""

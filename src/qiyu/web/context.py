@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qiyu.living.rooms import LivingRooms
     from qiyu.living.stream_keys import StreamKeys
     from qiyu.living.streams import Streams
-    from qiyu.metrics import Metrics
+    from qiyu.metrics import Gauge, Metrics
     from qiyu.model import Instant
     from qiyu.routing.hub import Hub
     from qiyu.services.tokens import Tokens
@@ -47,7 +47,7 @@ class WebContext:
     engine_pushes: Engines
     hub: Hub
     metrics: Metrics
-    gauges: Mapping[str, Callable[[], int]]
+    gauges: Mapping[str, Gauge]
     """By name, what rises and falls: sessions, messages that wait."""
     clock: Callable[[], Instant]
     ping: Callable[[], Awaitable[object]]

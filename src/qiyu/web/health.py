@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from importlib import import_module
 from typing import Final
 
 import trio
@@ -39,13 +39,8 @@ async def readyz() -> Response:
 @health.get("/metrics")
 async def metrics() -> Response:
     """How much there is of what comes and goes, and what was counted since the start, as Prometheus reads it."""
+    # Loaded when somebody asks, and in a thread, since it takes as long as a slow turn.
+    exposition = await trio.to_thread.run_sync(import_module, "qiyu.web.exposition")
     ctx = context()
-    lines = []
-    for name, read in ctx.gauges.items():
-        lines += [f"# TYPE qiyu_{name} gauge", f"qiyu_{name} {read()}"]
-    for field in fields(ctx.metrics):
-        lines += [
-            f"# TYPE qiyu_{field.name}_total counter",
-            f"qiyu_{field.name}_total {getattr(ctx.metrics, field.name)}",
-        ]
-    return Response("\n".join(lines) + "\n", content_type=METRICS_TYPE)
+    text: bytes = exposition.expose(ctx.gauges, ctx.metrics)
+    return Response(text, content_type=METRICS_TYPE)
