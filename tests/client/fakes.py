@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import trio
 
+from qiyu.client.access import Token, with_token
 from qiyu.client.client import Client, running
 from qiyu.client.errors import ClientError, ConnectionLost
 from qiyu.client.options import Options
 from qiyu.client.transport import Login
-from qiyu.client.uplink import Token, Uplink
+from qiyu.client.uplink import Uplink
 from qiyu.protocol.packet import APP_ID, BizCode, MsgCode, Packet
 
 USER = 10001
@@ -158,7 +159,7 @@ class FakeServer:
         token: Token = "",
         **changed: Any,
     ) -> AbstractAsyncContextManager[Client]:
-        uplink = Uplink(self.open, APP_ID, USER, token, Options(**{"jitter": lambda: 1.0} | changed))
+        uplink = Uplink(with_token(self.open, token), APP_ID, USER, Options(**{"jitter": lambda: 1.0} | changed))
         return running(uplink, room_id)
 
     def handle(self, session: FakeSession, packet: Packet) -> None:

@@ -65,3 +65,13 @@ def test_the_room_used_longest_ago_is_forgotten() -> None:
     cursors.arrived(3, "1")
     assert [cursors.of(room_id) for room_id in (1, 2, 3)] == ["1", "", "1"]
     assert repr(cursors) == "<Cursors rooms=2 frozen=False>"
+
+
+def test_forgetting_leaves_nothing_to_go_on_from() -> None:
+    cursors = Cursors(10)
+    cursors.entered(1, "", "7")
+    cursors.dropped()
+    cursors.forget()
+    assert cursors.of(1) == ""
+    cursors.entered(1, "", "9")
+    assert cursors.of(1) == "9"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.fakes import OTHER, chat_packet, packet_of
-from qiyu.client.messages import Error, Message, RoomEvent, read_biz
+from documents import table
+from qiyu.client.messages import Error, EventName, Message, RoomEvent, read_biz
 from qiyu.errors import ProtocolViolation, Refused
 from qiyu.protocol.packet import MsgCode
 
@@ -39,7 +41,16 @@ def test_a_room_event_has_no_msg_id() -> None:
     data = {"roomId": 1, "event": "enter", "userId": OTHER, "senderName": "ann", "online": 4, "goodNum": 0}
     msg_id, item = read_biz(packet_of(MsgCode.BIZ, bizCode=5557, data=data).body)
     assert not msg_id
-    assert item == RoomEvent(room_id=1, event="enter", user_id=OTHER, sender_name="ann", online=4, good_num=0)
+    assert item == RoomEvent(room_id=1, event=EventName.ENTER, user_id=OTHER, sender_name="ann", online=4, good_num=0)
+
+
+def test_an_event_of_a_later_server_shows_nothing() -> None:
+    assert read_biz(packet_of(MsgCode.BIZ, bizCode=5557, data={"roomId": 1, "event": "danced"}).body) == ("", None)
+
+
+def test_the_events_are_those_that_are_documented() -> None:
+    rows = table("protocol.md", "### Room events")
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} == set(EventName)
 
 
 def test_null_fields_are_absent_ones() -> None:

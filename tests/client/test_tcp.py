@@ -72,6 +72,15 @@ async def test_a_name_that_cannot_be_one() -> None:
         await open_tcp(Address("tcp", "a..b", 1, ""), Login(10001, 10001, "t"), DEFAULTS).__aenter__()
 
 
+async def test_an_answer_of_http_is_named(nursery: trio.Nursery) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with pytest.raises(ConnectFailed, match="this port speaks HTTP: is it that of WebSocket"):
+        await connect(f"tcp://127.0.0.1:{await _listen(nursery, serve)}", user_id=10001, token="").__aenter__()
+
+
 async def test_a_login_over_a_real_socket(nursery: trio.Nursery) -> None:
     logins: list[Packet] = []
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from client.fakes import FakeServer, chat_packet, error_packet, logout_packet
+from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of
 from qiyu.client import (
     Client,
     ConnectFailed,
@@ -418,3 +418,61 @@ async def test_a_kick_while_the_application_waits_for_something_else_is_told_at_
         with pytest.raises(Kicked, match="banned"):
             await client.enter_room(1)
     assert len(server.attempts) == 1
+
+
+async def replaced(server: FakeServer, client: Client) -> None:
+    server.session.push(logout_packet("replaced", reconnect=False))
+    server.session.hang_up()
+    with pytest.raises(Kicked, match="replaced"):
+        await anext(client)
+
+
+async def test_who_was_signed_in_elsewhere_may_come_back_and_is_to_load_the_history(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.session.push(chat_packet(7, "before"))
+        assert isinstance(await anext(client), Message)
+        await replaced(server, client)
+        with pytest.raises(Kicked):
+            await client.send_room("not now")
+        await client.log_in_again()
+        assert server.session.entries() == [(1, None)]  # what was seen so far says nothing of what was said elsewhere
+        assert await anext(client) == Reconnected(1, recovered=False)
+        server.session.push(chat_packet(7, "before"), chat_packet(8, "after"))
+        item = await anext(client)
+        assert isinstance(item, Message)
+        assert item.content == "after"
+        assert await client.send_room("here again")
+        await lose(server, client)  # and from here on all is as ever
+        assert await anext(client) == Reconnected(1, recovered=True)
+        assert server.session.entries() == [(1, "8")]
+
+
+async def test_to_come_back_may_be_refused_again(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        await replaced(server, client)
+        server.login_answer = error_packet(401, "signed out")
+        with pytest.raises(LoginRefused, match="signed out"):
+            await client.log_in_again()
+        server.login_answer = packet_of(MsgCode.LOGIN, data="true")
+        await client.log_in_again()
+        assert await client.send_direct(10002, "hello")
+
+
+async def test_only_who_was_sent_away_comes_back(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client() as client:
+        with pytest.raises(RuntimeError, match="has not been ended"):
+            await client.log_in_again()
+        await client.logout()
+        with pytest.raises(RuntimeError, match="has not been ended"):
+            await client.log_in_again()
+    assert len(server.sessions) == 1
+
+
+async def test_leaving_after_a_kick_ends_at_once(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client() as client:
+        await replaced(server, client)
+    assert trio.current_time() == pytest.approx(server.attempts[0])

@@ -122,6 +122,30 @@ async def test_a_refusal_without_a_reason(listen: Listen) -> None:
         await opened(await listen(serve)).__aenter__()
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        (200, ConnectFailed, r"HTTP 200 OK instead of a WebSocket from 127.0.0.1:\d+/: is that its address\?"),
+        (301, ConnectFailed, "HTTP 301 Moved Permanently instead of a WebSocket"),
+        (404, ConnectFailed, "HTTP 404 Not Found instead of a WebSocket"),
+        (418, ConnectFailed, "HTTP 418 I'm a Teapot instead of a WebSocket"),
+        (403, LoginRefused, "HTTP 403 Forbidden instead of a WebSocket"),
+        (502, ConnectFailed, "HTTP 502 Bad Gateway$"),
+        (599, ConnectFailed, "HTTP 599$"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8", "text/plain", ""])
+async def test_a_page_is_not_thrown_at_the_user(
+    raw_port: Answering, status: int, error: type[Exception], told: str, kind: str
+) -> None:
+    page = b"<html>\r\n<head><title>an error</title></head>\r\n</html>\r\n"
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(page)}\r\n" + (f"Content-Type: {kind}\r\n" if kind else "")
+    port = await raw_port(f"{head}\r\n".encode() + page)
+    with pytest.raises(error, match=told) as caught:
+        await opened(port).__aenter__()
+    assert "html" not in str(caught.value)
+
+
 async def test_a_token_goes_as_it_is_and_what_is_none_is_the_servers_to_refuse(listen: Listen) -> None:
     logins: list[dict[str, Any]] = []
 

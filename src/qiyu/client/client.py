@@ -3,17 +3,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from qiyu.client.access import Server, Token, find_access, require_trio
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.errors import NotInRoom
 from qiyu.client.messages import TEXT, ChatToSend, Item
 from qiyu.client.options import DEFAULTS, Options
 from qiyu.client.sending import send
-from qiyu.client.tcp import open_tcp
-from qiyu.client.transport import Login, OpenTransport, Transport, parse_url
-from qiyu.client.uplink import Token, Uplink
-from qiyu.client.websocket import open_websocket
+from qiyu.client.uplink import Uplink
 from qiyu.protocol.bodies import RoomAnswer
-from qiyu.protocol.packet import APP_ID, BizCode
+from qiyu.protocol.packet import APP_ID, MAX_LIKES, BizCode
 
 
 class Client:
@@ -103,6 +101,27 @@ class Client:
         async with self._uplink.turn() as connection:
             await connection.enter(None)
 
+    async def like(self, count: int = 1) -> None:
+        """Like the room, 1 to 50 times; likes in quick succession go in one packet.
+
+        Nothing answers it: members see the sum in the next `count` event. Raises `NotInRoom`, `NotConnected`, `Kicked`,
+        `LoginRefused`, and ValueError for another `count`.
+        """
+        if not 1 <= count <= MAX_LIKES:
+            raise ValueError(f"count {count}: expected 1 to {MAX_LIKES}")
+        async with self._uplink.turn() as connection:
+            if self.room_id is None:
+                raise NotInRoom("not in a room: enter one first")
+            connection.like(self.room_id, count)
+
+    async def log_in_again(self) -> None:
+        """After `Kicked`, be the one who is signed in again: the iteration goes on, in the room it was in.
+
+        It begins with a `Reconnected` whose `recovered` is False: what this user said elsewhere meanwhile is in the
+        history alone (`Api.history`). Raises `Kicked` and `LoginRefused` anew, and RuntimeError if nothing has ended.
+        """
+        await self._uplink.log_in_again()
+
     async def logout(self) -> bool:
         """Leave now; leaving `connect` does it too.
 
@@ -113,32 +132,34 @@ class Client:
         return await self._uplink.log_out()
 
 
-@asynccontextmanager
-async def connect(
-    url: str,
+def connect(
+    server: Server,
     *,
     user_id: int,
-    token: Token,
+    token: Token | None = None,
     app_id: int = APP_ID,
     room_id: int | None = None,
     options: Options = DEFAULTS,
-) -> AsyncIterator[Client]:
-    """Log in to `tcp://host:port`, `ws://host:port` or `wss://host:port`, and stay so inside the `async with`.
+) -> AbstractAsyncContextManager[Client]:
+    """Log in to `tcp://host:port`, `ws://host:port` or `wss://host:port/path`, and stay so inside the `async with`.
 
     A lost connection is made again, with exponential back-off, for as long as it takes; the client then goes back to
     its room, after the last message that it saw there, and each message is shown once. The first one is tried once.
-    To live longer than its token, it takes a function that makes tokens.
 
-    Raises ValueError (the URL), `ConnectFailed`, `LoginRefused`, and `RequestRefused` (the room).
+    To live longer than its token, it takes a function that makes tokens. Where there are several servers, or a server
+    may move, it takes a function in place of the URL that says where to go now: `Api.access` brings both.
+
+    It runs under trio. Raises RuntimeError under asyncio, and ValueError (the URL), here; on entering `ConnectFailed`,
+    `LoginRefused`, and `RequestRefused` (the room).
     """
-    uplink = Uplink(_transport(url, options), app_id, user_id, token, options)
-    async with running(uplink, room_id) as client:
-        yield client
+    require_trio()
+    return running(Uplink(find_access(server, token, options), app_id, user_id, options), room_id)
 
 
 @asynccontextmanager
 async def running(uplink: Uplink, room_id: int | None = None) -> AsyncIterator[Client]:
     """The client of a uplink, connected."""
+    require_trio()
     async with BackgroundTasks() as nursery:
         nursery.start_soon(uplink.run, room_id)
         await uplink.opened()
@@ -148,13 +169,3 @@ async def running(uplink: Uplink, room_id: int | None = None) -> AsyncIterator[C
             await uplink.leave(finished=False)
             raise
         await uplink.leave(finished=True)
-
-
-def _transport(url: str, options: Options) -> OpenTransport:
-    address = parse_url(url)
-    opener = open_tcp if address.scheme == "tcp" else open_websocket
-
-    def open_transport(login: Login) -> AbstractAsyncContextManager[Transport]:
-        return opener(address, login, options)
-
-    return open_transport

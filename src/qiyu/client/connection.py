@@ -14,14 +14,14 @@ from trio.lowlevel import ParkingLot
 
 from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost
 from qiyu.client.incoming import Incoming
-from qiyu.client.messages import RoomToEnter, packet_of
+from qiyu.client.messages import LikesToSend, RoomToEnter, packet_of
 from qiyu.client.options import Options
 from qiyu.client.outgoing import Outgoing
 from qiyu.client.packets import PacketHandlers
 from qiyu.client.rooms import Membership, RoomRequest, RoomRequests
 from qiyu.client.transport import Transport
 from qiyu.protocol.bodies import RoomAnswer, encode_json
-from qiyu.protocol.packet import MsgCode, Packet
+from qiyu.protocol.packet import MAX_LIKES, BizCode, MsgCode, Packet
 
 ACKS_PER_PACKET: Final = 500
 """A msgId takes about 25 bytes in the list, and the server takes bodies of 64 KiB."""
@@ -45,6 +45,7 @@ class Connection:
         self._work = work
         self._options = options
         self._packets: list[Packet] = []
+        self._likes: dict[int, int] = {}
         self._queued = 0
         self._written = 0
         self._flushed = ParkingLot()
@@ -79,6 +80,11 @@ class Connection:
         self._queued += 1
         self._work.unpark_all()
         return self._queued
+
+    def like(self, room_id: int, count: int) -> None:
+        """Likes that gather until the writer comes round go in one packet, or in as few as it takes."""
+        self._likes[room_id] = self._likes.get(room_id, 0) + count
+        self._work.unpark_all()
 
     async def flush(self, number: int) -> None:
         """Wait until that packet, and all before it, are out. Raises `ConnectionLost` if they may not be."""
@@ -159,6 +165,12 @@ class Connection:
         while acks := self._incoming.take_acks(ACKS_PER_PACKET):
             more = encode_json(acks[1:]).decode() if acks[1:] else ""
             packets.append(packet_of(MsgCode.ACK, msg_id=acks[0], data=more))
+        # Likes too: after a ROOM they would be those of somebody who is elsewhere.
+        for room_id, likes in self._likes.items():
+            for begin in range(0, likes, MAX_LIKES):
+                data = encode_json(LikesToSend(room_id, min(likes - begin, MAX_LIKES))).decode()
+                packets.append(packet_of(MsgCode.BIZ, biz_code=BizCode.LIKE, data=data))
+        self._likes = {}
         packets += self._packets
         self._packets = []
         return packets

@@ -46,6 +46,11 @@ class Cursors:
         if after_msg_id or room_id in self._newest:
             self._advance(room_id, after_msg_id)
 
+    def forget(self) -> None:
+        """Nothing is known of any room any more."""
+        self._newest.clear()
+        self._frozen = False
+
     def _advance(self, room_id: int, msg_id: str) -> None:
         self._newest[room_id] = max(self._newest.pop(room_id, ""), msg_id, key=_age)
         if len(self._newest) > self._most:

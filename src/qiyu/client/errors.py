@@ -25,7 +25,10 @@ class LoginRefused(ClientError):
 
 
 class Kicked(ClientError):
-    """The server ended the session and does not want it back: `reason` is `replaced` or `banned`."""
+    """The server ended the session and does not want it back: `reason` is `replaced`, `banned` or `signedOut`.
+
+    `Client.log_in_again` begins anew, where the user wants to be the one signed in.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the server ended the session: {reason}")
@@ -52,7 +55,7 @@ class NotInRoom(ClientError):
 
 
 class RequestRefused(ClientError):
-    """The server answered a request with an ERROR; the connection stays."""
+    """The server answered a request with an ERROR, or a call with such a code; the connection stays."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)

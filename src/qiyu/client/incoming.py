@@ -143,6 +143,11 @@ class Incoming:
         self._error = error
         self._arrived.unpark_all()
 
+    def reopen(self) -> None:
+        """Something comes again after all."""
+        self._ended = False
+        self._error = None
+
 
 def _is_outdated(item: Item) -> bool:
     """Whether a change of state that comes right after this one replaces it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -26,17 +27,35 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     msg_id: str
     room_id: int | None
     """None for a direct message."""
+    client_msg_id: str = ""
+    """Of one's own in the history, if it had one."""
 
     @property
     def is_direct(self) -> bool:
         return self.room_id is None
 
 
+class EventName(StrEnum):
+    """What may happen in a room."""
+
+    ENTER = "enter"
+    LEAVE = "leave"
+    COUNT = "count"
+    """The number of members or of likes has changed; once a second at most."""
+    CLOSED = "closed"
+    """The room is no more, and the client in none."""
+    ON_AIR = "onAir"
+    OFF_AIR = "offAir"
+    MUTED = "muted"
+    UNMUTED = "unmuted"
+    REMOVED = "removed"
+
+
 class RoomEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something happened in the room: `event` is `enter`, `leave`, `count` or `closed`."""
+    """Something happened in the room; `user_id` and `sender_name` say to whom, where it was about one user."""
 
     room_id: int
-    event: str
+    event: EventName
     user_id: int
     sender_name: str
     online: int
@@ -63,8 +82,9 @@ class Disconnected(msgspec.Struct, frozen=True):
 class Reconnected(msgspec.Struct, frozen=True):
     """There is a connection again, in the room it was in; `room_id` is None if there was none, or it is gone.
 
-    The room's messages of the time between come next. `recovered` is False if some were left out, so that only the
-    history has them; None if the server did not say, when it was entered, which of its messages was the newest.
+    What others wrote there in the meantime comes next. `recovered` is False if some of it was left out, or if the user
+    was signed in elsewhere and may have spoken there: only the history has that (`Api.history`). It is None if the
+    server did not say, when the room was entered, which of its messages was the newest.
     """
 
     room_id: int | None
@@ -84,6 +104,13 @@ class ChatToSend(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=Tru
     content: str
 
 
+class LikesToSend(msgspec.Struct, rename="camel"):
+    """`data` of 5558 to the server."""
+
+    room_id: int
+    count: int
+
+
 class RoomToEnter(msgspec.Struct, rename="camel", omit_defaults=True):
     """`data` of ROOM to the server; no room leaves the one it is in."""
 
@@ -100,6 +127,7 @@ class _Biz(msgspec.Struct, rename="camel"):
     biz_code: int | None = None
     data: str | None = None
     msg_id: str | None = None
+    client_msg_id: str | None = None
 
 
 class _Chat(msgspec.Struct, rename="camel"):
@@ -124,10 +152,11 @@ class _Event(msgspec.Struct, rename="camel"):
 _decode_biz = BodyDecoder(_Biz)
 _decode_chat: DataDecoder[_Chat] = DataDecoder(_Chat)
 _decode_event: DataDecoder[_Event] = DataDecoder(_Event)
+_EVENTS: Final = frozenset(EventName)
 
 
 def read_biz(body: Buffer) -> tuple[str, Item | None]:
-    """The msgId to acknowledge ("" for none) and what to show; None for a bizCode of a later server.
+    """The msgId to acknowledge ("" for none) and what to show; None for a bizCode or an event of a later server.
 
     Raises what `BodyDecoder` raises. A `data` that cannot be read becomes an `Error`: were it not acknowledged, it
     would come again at each login.
@@ -136,7 +165,7 @@ def read_biz(body: Buffer) -> tuple[str, Item | None]:
     msg_id = biz.msg_id or ""
     try:
         if biz.biz_code in {BizCode.ROOM_CHAT, BizCode.DIRECT}:
-            return msg_id, _message(_decode_chat(biz.data), msg_id)
+            return msg_id, _message(_decode_chat(biz.data), msg_id, biz.client_msg_id or "")
         if biz.biz_code == BizCode.ROOM_EVENT:
             return msg_id, _event(_decode_event(biz.data))
     except Refused as exc:
@@ -144,7 +173,7 @@ def read_biz(body: Buffer) -> tuple[str, Item | None]:
     return msg_id, None
 
 
-def _message(chat: _Chat, msg_id: str) -> Message:
+def _message(chat: _Chat, msg_id: str, client_msg_id: str) -> Message:
     return Message(
         sender_id=chat.user_id or 0,
         sender_name=chat.sender_name or "",
@@ -154,13 +183,16 @@ def _message(chat: _Chat, msg_id: str) -> Message:
         created_ms=chat.create_time or 0,
         msg_id=msg_id,
         room_id=chat.room_id,
+        client_msg_id=client_msg_id,
     )
 
 
-def _event(event: _Event) -> RoomEvent:
+def _event(event: _Event) -> RoomEvent | None:
+    if event.event not in _EVENTS:
+        return None
     return RoomEvent(
         room_id=event.room_id or 0,
-        event=event.event or "",
+        event=EventName(event.event),
         user_id=event.user_id or 0,
         sender_name=event.sender_name or "",
         online=event.online or 0,

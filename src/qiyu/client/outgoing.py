@@ -141,6 +141,12 @@ class Outgoing:
         for message in list(self._messages.values()):
             self._settle(message)
 
+    def reopen(self) -> None:
+        """There will be receipts again."""
+        self._recovering = False
+        self._end_reason = ""
+        self._end_error = None
+
     def _settle(self, message: Unreceipted) -> None:
         if self._messages.get(message.client_msg_id) is message:
             del self._messages[message.client_msg_id]

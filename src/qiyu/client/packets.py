@@ -9,7 +9,7 @@ import trio
 
 from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost, Kicked, LoginRefused
 from qiyu.client.incoming import Incoming
-from qiyu.client.messages import Error, Message, RoomEvent, read_biz
+from qiyu.client.messages import Error, EventName, Message, RoomEvent, read_biz
 from qiyu.client.outgoing import Outgoing
 from qiyu.client.rooms import Membership, RoomRequests
 from qiyu.errors import ErrorCode, ProtocolViolation, Refused
@@ -74,7 +74,7 @@ class PacketHandlers:
         if item is None:
             self._incoming.acknowledge(msg_id)
             return
-        if isinstance(item, RoomEvent) and item.event == "closed":
+        if isinstance(item, RoomEvent) and item.event is EventName.CLOSED:
             self._requests.closed(item.room_id)
         await self._incoming.deliver(msg_id, item)
         # Only now: what a full queue kept out when the connection was lost has yet to come.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,7 @@ class TcpTransport:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._wire = TcpWire(MAX_BODY_BYTES)
+        self._is_new = True
 
     async def send(self, packets: Sequence[Packet]) -> None:
         """See `Transport.send`: however many packets, one write."""
@@ -37,6 +39,9 @@ class TcpTransport:
             raise ConnectionLost("the connection broke") from None
         if not data:
             raise ConnectionLost("the server closed the connection")
+        if self._is_new and data.startswith(b"HTTP/"):
+            raise ConnectFailed("this port speaks HTTP: is it that of WebSocket, whose addresses begin with ws://?")
+        self._is_new = False
         return self._wire.receive_data(data)
 
 
@@ -62,6 +67,19 @@ async def open_stream(address: Address, options: Options) -> trio.SocketStream:
         raise ConnectFailed(f"{where} does not answer") from None
     except (OSError, UnicodeError) as exc:  # UnicodeError: a name that cannot be one
         raise ConnectFailed(f"cannot connect to {where}: {_reason(exc)}") from exc
+
+
+async def open_tls(stream: trio.SocketStream, address: Address, options: Options) -> trio.SSLStream[trio.SocketStream]:
+    """The same with TLS around it; raises `ConnectFailed`, and closes it then."""
+    context = options.ssl_context or ssl.create_default_context()
+    tls = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
+    try:
+        with trio.fail_after(options.connect_seconds):
+            await tls.do_handshake()
+    except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+        await trio.aclose_forcefully(tls)
+        raise ConnectFailed(f"TLS with {address.host}: {exc.__cause__ or 'no answer'}") from exc
+    return tls
 
 
 def _reason(exc: OSError | UnicodeError) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 from trio.lowlevel import ParkingLot
 
+from qiyu.client.access import FindAccess
 from qiyu.client.backoff import Backoff
 from qiyu.client.connection import Connection
 from qiyu.client.cursors import Cursors
@@ -27,16 +28,10 @@ from qiyu.client.options import Options
 from qiyu.client.outgoing import Outgoing
 from qiyu.client.packets import LoggedOut
 from qiyu.client.rooms import Membership
-from qiyu.client.transport import Login, OpenTransport
+from qiyu.client.transport import Login
 from qiyu.errors import ErrorCode
 from qiyu.protocol.bodies import RoomAnswer
 from qiyu.protocol.packet import MsgCode
-
-Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A login token, or what makes one: called before each connection, for a token opens connections for minutes only.
-
-An OSError or a `ClientError` of it counts as a failed attempt; any other error leaves `connect`.
-"""
 
 MAX_RETRY_SECONDS: Final = 600
 """The longest a server may send a client away for."""
@@ -47,17 +42,14 @@ STEADY_SECONDS: Final = 30
 class Uplink:
     """The state of a client, and the task that keeps it connected."""
 
-    def __init__(
-        self, open_transport: OpenTransport, app_id: int, user_id: int, token: Token, options: Options
-    ) -> None:
+    def __init__(self, find_access: FindAccess, app_id: int, user_id: int, options: Options) -> None:
         self.app_id = app_id
         self.user_id = user_id
         self.options = options
         self.membership = Membership(Cursors(options.remembered_rooms))
         self._work = ParkingLot()
         self.incoming = Incoming(options.queue_items, options.remembered_messages, self._work)
-        self._open_transport = open_transport
-        self._token = token
+        self._find_access = find_access
         self._backoff = Backoff(options.retry_base_seconds, options.retry_cap_seconds, options.jitter)
         self._turn = trio.StrictFIFOLock()
         self._connection: Connection | None = None
@@ -65,6 +57,7 @@ class Uplink:
         self._opened = False
         self._leaving = False
         self._ended = False
+        self._was_elsewhere = False
         self._error: ClientError | None = None
         self._changed = ParkingLot()
         self.outgoing = Outgoing(options, self._changed)
@@ -79,8 +72,10 @@ class Uplink:
         self.membership.room_id = room_id
         try:
             with self._scope:
-                while not self._ended:
-                    await self._settle(await self._connect_once())
+                while not self._leaving:
+                    while not self._ended:
+                        await self._settle(await self._connect_once())
+                    await self._changed.park()  # until somebody logs in again, or leaves
         finally:
             self._end(None)
 
@@ -92,6 +87,23 @@ class Uplink:
             raise self._error
         # From here on only `leave` ends it: even an application that is cancelled then logs out politely.
         self._scope.shield = True
+
+    async def log_in_again(self) -> None:
+        """Begin anew after `Kicked` or `LoginRefused`; wait until it is connected, or raise what ended it again."""
+        if not isinstance(self._error, Kicked | LoginRefused) or self._leaving:
+            raise RuntimeError("log_in_again: the session has not been ended by the server")
+        self._ended = False
+        self._error = None
+        self._was_elsewhere = True
+        self.membership.cursors.forget()
+        self.incoming.reopen()
+        self.outgoing.reopen()
+        self._backoff.reset()
+        self._changed.unpark_all()
+        while self._connection is None and not self._ended:
+            await self._changed.park()
+        if self._error is not None:
+            raise self._error
 
     async def leave(self, *, finished: bool) -> None:
         """The application leaves; `finished` says that it has dealt with the last message it was handed."""
@@ -156,8 +168,8 @@ class Uplink:
         self._connected_at = float("inf")
         error: ClientError | None = None
         try:
-            login = Login(self.app_id, self.user_id, await self._make_token())
-            async with self._open_transport(login) as transport:
+            open_transport, token = await self._find_access()
+            async with open_transport(Login(self.app_id, self.user_id, token)) as transport:
                 connection = Connection(
                     transport, self.incoming, self.outgoing, self.membership, self._work, self.options
                 )
@@ -168,15 +180,6 @@ class Uplink:
         except ClientError as exc:
             error = error or exc  # why it ended, rather than how the closing went
         return error or ConnectionLost("the connection ended")
-
-    async def _make_token(self) -> str:
-        if isinstance(self._token, str):
-            return self._token
-        try:
-            token = self._token()
-            return token if isinstance(token, str) else await token
-        except OSError as exc:
-            raise ConnectFailed(f"no token: {exc}") from exc
 
     async def _establish(self, connection: Connection) -> None:
         await connection.logged_in()
@@ -204,8 +207,14 @@ class Uplink:
         return True
 
     def _tell_reconnected(self, room: RoomAnswer | None) -> None:
-        if self._opened:
-            self.incoming.put_state(Reconnected(room.room_id, room.recovered) if room else Reconnected(None))
+        if not self._opened:
+            return
+        if room is None:
+            self.incoming.put_state(Reconnected(None))
+        else:
+            # What the user said elsewhere is not among what the server brings, which is what others said.
+            self.incoming.put_state(Reconnected(room.room_id, False if self._was_elsewhere else room.recovered))
+        self._was_elsewhere = False
 
     async def _settle(self, error: ClientError) -> None:
         """End, or wait to try again."""

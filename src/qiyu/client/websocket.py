@@ -8,7 +8,6 @@ closes; its reader task runs in our nursery, for it raises what should be a resu
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -22,7 +21,7 @@ from wsproto.utilities import ProtocolError
 from qiyu.client.background import BackgroundTasks
 from qiyu.client.errors import ClientError, ConnectFailed, ConnectionLost, LoginRefused
 from qiyu.client.options import Options
-from qiyu.client.tcp import open_stream
+from qiyu.client.tcp import open_stream, open_tls
 from qiyu.client.transport import MAX_BODY_BYTES, Address, Login, login_packet
 from qiyu.errors import ProtocolViolation
 from qiyu.protocol.envelope import decode, encode
@@ -31,6 +30,10 @@ from qiyu.protocol.packet import Packet
 CLOSE_SECONDS: Final = 1
 """How long the closing handshake may take."""
 REASON_CHARS: Final = 200
+
+_OF_THE_LOGIN: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_PASSING: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+_PHRASES: Final = {int(status): status.phrase for status in HTTPStatus}
 
 # What the reader task raises at a server's nonsense: its own, and what it does not expect of the libraries it uses.
 _READER_FAULTS: Final = (ConnectionClosed, ProtocolError, h11.ProtocolError, UnicodeError)
@@ -81,7 +84,7 @@ async def open_websocket(address: Address, login: Login, options: Options) -> As
                 with trio.move_on_after(CLOSE_SECONDS):
                     await websocket.aclose()
     except ConnectionRejected as exc:
-        raise _rejected(exc) from None
+        raise _rejected(exc, address) from None
     except _READER_FAULTS as exc:
         if websocket is None:
             raise ConnectFailed(f"{address.host}:{address.port} does not speak WebSocket: {exc}") from exc
@@ -92,17 +95,7 @@ async def open_websocket(address: Address, login: Login, options: Options) -> As
 
 async def _open_stream(address: Address, options: Options) -> trio.SSLStream[trio.SocketStream] | trio.SocketStream:
     stream = await open_stream(address, options)
-    if address.scheme != "wss":
-        return stream
-    context = options.ssl_context or ssl.create_default_context()
-    tls = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
-    try:
-        with trio.fail_after(options.connect_seconds):
-            await tls.do_handshake()
-    except (trio.BrokenResourceError, trio.TooSlowError) as exc:
-        await trio.aclose_forcefully(tls)
-        raise ConnectFailed(f"TLS with {address.host}: {exc.__cause__ or 'no answer'}") from exc
-    return tls
+    return await open_tls(stream, address, options) if address.scheme == "wss" else stream
 
 
 async def _handshake(
@@ -127,12 +120,27 @@ async def _handshake(
         raise ConnectFailed(f"{address.host}:{address.port} does not answer the WebSocket handshake") from None
 
 
-def _rejected(exc: ConnectionRejected) -> ClientError:
-    body = (exc.body or b"")[:REASON_CHARS].decode(errors="replace").strip()
-    reason = body or f"HTTP {exc.status_code}"
-    if exc.status_code == HTTPStatus.TOO_MANY_REQUESTS or exc.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return ConnectFailed(reason)
-    return LoginRefused(reason, exc.status_code)
+def _rejected(exc: ConnectionRejected, address: Address) -> ClientError:
+    """What an answer of HTTP, where there should be a WebSocket, says of the login or of the address."""
+    reason = _reason(exc)
+    if reason and exc.status_code in _OF_THE_LOGIN:
+        return LoginRefused(reason, exc.status_code)
+    answer = f"HTTP {exc.status_code} {_PHRASES.get(exc.status_code, '')}".rstrip()
+    if exc.status_code in _OF_THE_LOGIN:
+        return LoginRefused(f"{answer} instead of a WebSocket", exc.status_code)
+    if exc.status_code in _PASSING or exc.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ConnectFailed(f"{answer}{f': {reason}' if reason else ''}")
+    where = f"{address.host}:{address.port}{address.path}/"
+    return ConnectFailed(f"{answer} instead of a WebSocket from {where}: is that its address?")
+
+
+def _reason(exc: ConnectionRejected) -> str:
+    """What the server says in words; a page of HTML is for browsers."""
+    kinds = [value for name, value in exc.headers or () if name.lower() == b"content-type"]
+    if kinds and not kinds[0].lower().startswith(b"text/plain"):
+        return ""
+    text = (exc.body or b"")[:REASON_CHARS].decode(errors="replace").strip()
+    return text if text.isprintable() and not text.startswith("<") else ""
 
 
 def _lost(exc: ConnectionClosed | ProtocolError) -> ConnectionLost:
