@@ -36,9 +36,16 @@ def _run(arguments: Namespace, results: run.Results, output: Path) -> None:
     files = machine.raise_file_limit()
     wanted = plan.quick() if arguments.quick else plan.full(files)
     seconds, warm_up = arguments.seconds or wanted.span.seconds, arguments.warm_up or wanted.span.warm_up
+    span = replace(
+        wanted.span,
+        seconds=seconds,
+        warm_up=warm_up,
+        read_bytes=arguments.read_bytes,
+        single_writes=arguments.single_writes,
+    )
     wanted = replace(
-        wanted,
-        span=replace(wanted.span, seconds=seconds, warm_up=warm_up),
+        plan.with_generator(wanted, arguments.generator),
+        span=span,
         rounds=arguments.rounds or wanted.rounds,
     )
     wanted, left_out = plan.chosen(wanted, arguments.workloads, arguments.variant, files)
@@ -46,7 +53,7 @@ def _run(arguments: Namespace, results: run.Results, output: Path) -> None:
     users = max((workload.connections for workload in wanted.workloads), default=1)
     kinds = _kinds(arguments, users, results, output)
     machine.pin_generator()  # not before: what was compiled and installed may use every core
-    todo = run.steps(wanted, kinds, arguments.wires, plan.PEER_VARIANT)
+    todo = run.steps(wanted, kinds, arguments.wires)
     run.Runner(wanted, results).run(todo, lambda: results.save(output / "results.json"))
 
 
@@ -56,6 +63,9 @@ def _kinds(arguments: Namespace, users: int, results: run.Results, output: Path)
         settings["DATABASE__URL"] = arguments.database
         results.notes.append("qiyu's database is a server: what that uses is not in the figures")
     kinds = [servers.qiyu("qiyu", None, settings, users, output)]
+    results.about["accelerator"] = servers.accelerator(None)
+    if arguments.pure:
+        kinds.append(servers.qiyu("qiyu in pure Python", None, settings, users, output, pure=True))
     if arguments.against is not None:
         kinds.append(servers.qiyu(f"qiyu in {arguments.against}", arguments.against, settings, users, output))
     if not arguments.no_floor:
@@ -73,7 +83,7 @@ def _kinds(arguments: Namespace, users: int, results: run.Results, output: Path)
         except subprocess.CalledProcessError as failure:
             results.notes.append(f"{name}: left out, could not be installed ({failure})")
             continue
-        kinds.append(servers.peer(name, command, output, tcp=peer.tcp, socket_io=peer.socket_io))
+        kinds.append(servers.peer(name, command, output, peer.speaks))
     return kinds
 
 

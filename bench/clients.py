@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Final, Self
 
@@ -17,6 +18,7 @@ PATIENCE_SECONDS: Final = 30
 """Nothing here takes so long but what never comes."""
 LOGINS_AT_ONCE: Final = 512
 
+_DATA_SEGMENTS_IN: Final = slice(152, 156)  # in the kernel's struct tcp_info
 _RESET: Final = struct.pack("ii", 1, 0)
 _TIMEOUT: Final = struct.pack("ll", PATIENCE_SECONDS, 0)
 
@@ -32,9 +34,10 @@ class NotServed(Exception):
 class Client:
     """One connection. `log` holds what came: the time of each read, and the ids in it, joined."""
 
-    __slots__ = ("audits", "log", "room", "sock", "unread", "user")
+    __slots__ = ("_read_bytes", "audits", "log", "room", "sock", "unread", "user")
 
-    def __init__(self, sock: socket.socket, user: int, room: int | None) -> None:
+    def __init__(self, sock: socket.socket, user: int, room: int | None, read_bytes: int) -> None:
+        self._read_bytes = read_bytes
         self.sock = sock
         self.user = user
         self.room = room
@@ -48,7 +51,7 @@ class Client:
 
     def read(self) -> bytes:
         """What is there now, behind what was unfinished before. Call it when epoll says that there is something."""
-        data = self.sock.recv(READ_BYTES)
+        data = self.sock.recv(self._read_bytes)
         if not data:
             raise Fault(f"the server closed the connection of user {self.user}; {self.unread!r} was unread")
         return self.unread + data if self.unread else data
@@ -58,6 +61,11 @@ class Client:
         with contextlib.suppress(OSError):
             while self.sock.recv(READ_BYTES):
                 pass
+
+    def segments(self) -> int:
+        """How many TCP segments with data have come."""
+        info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DATA_SEGMENTS_IN.stop)
+        return int.from_bytes(info[_DATA_SEGMENTS_IN], sys.byteorder)
 
     def send(self, data: bytes) -> None:
         """All of it; a server that does not read for so long gets no more patience."""
@@ -73,8 +81,9 @@ class Clients(list[Client]):
     `orderly`: only after the server has read the last ACK; else the next to log in as that user is sent it all again.
     """
 
-    def __init__(self, server: Server, wire: str, *, orderly: bool = False) -> None:
+    def __init__(self, server: Server, wire: str, *, orderly: bool = False, read_bytes: int = READ_BYTES) -> None:
         super().__init__()
+        self._read_bytes = read_bytes
         self._orderly = orderly
         self.server = server
         self.wire: Wire = server.wires[wire][0]
@@ -136,7 +145,7 @@ class Clients(list[Client]):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
-        return Client(sock, user, room)
+        return Client(sock, user, room, self._read_bytes)
 
 
 def _finish(waiting: list[tuple[Client, LoginSteps]]) -> None:

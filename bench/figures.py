@@ -23,6 +23,8 @@ class Figures:
     generator_cpu: float = 0.0
     latency_ms: dict[str, float] = field(default_factory=dict)
     bytes_each: float | None = None
+    reads: int = 0
+    segments: int = 0
     lost: int = 0
     doubled: int = 0
     notes: list[str] = field(default_factory=list)
@@ -43,6 +45,12 @@ class Figures:
     def cost(self) -> float | None:
         """Seconds of server CPU for 100,000 of what was done."""
         return 100_000 * self.server_cpu / self.done if self.server_cpu is not None and self.done else None
+
+    @property
+    def own_coalescing(self) -> float | None:
+        """Of the joining of packets, the share that is the generator's: its reads found what had been sent apart."""
+        joined = self.done - self.reads
+        return min(1, max(0, self.segments - self.reads) / joined) if self.segments and joined > 0 else None
 
     @property
     def generator_share(self) -> float | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench.plan import WIRES, WORKLOADS
+from bench.clients import READ_BYTES
+from bench.plan import GENERATORS, WIRES, WORKLOADS
 from bench.rivals import PEERS
 
 OUTPUT: Final = Path(__file__).parent / ".results"
@@ -36,6 +37,19 @@ def _run_parser() -> argparse.ArgumentParser:
     run.add_argument("--peers", type=_peers, default=(), help=f"all, or of {', '.join(PEERS)}; installed when needed")
     run.add_argument("--no-floor", action="store_true", help="without the C server")
     run.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of qiyu, measured beside it")
+    run.add_argument("--pure", action="store_true", help="qiyu without its accelerator, measured beside it")
+    run.add_argument(
+        "--generator", choices=GENERATORS, default="python", help="for rooms: clients in Python, in C, or each in turn"
+    )
+    run.add_argument(
+        "--read-bytes", type=int, default=READ_BYTES, metavar="N",
+        help="clients in rooms read no more at once, as small clients do: with 2048, a few packets; by default 65536",
+    )  # fmt: skip
+    run.add_argument(
+        "--single-writes",
+        action="store_true",
+        help="clients in rooms write each ACK alone, not those of a read together",
+    )
     run.add_argument("--database", default="", metavar="URL", help="an empty database for qiyu; by default SQLite")
     run.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="SECTION__KEY=VALUE", help="a setting of qiyu's"

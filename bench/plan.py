@@ -8,12 +8,14 @@ from itertools import product
 from typing import Final
 
 from bench.machine import SPARE_FILES
+from bench.wires import GATHERED, SHORTEST, TUTORIAL
 from bench.workloads import Span, Workload
 from bench.workloads.catch_up import CatchUp
 from bench.workloads.direct import Direct
 from bench.workloads.heartbeat import Heartbeat
 from bench.workloads.idle import Idle
 from bench.workloads.logins import Logins
+from bench.workloads.native import NativeRoomChat
 from bench.workloads.pair import Pair
 from bench.workloads.rate import Rate
 from bench.workloads.room import RoomChat
@@ -22,6 +24,7 @@ WORKLOADS: Final = (
     "room", "members", "crowd", "rate", "pair", "direct", "heartbeat", "idle", "logins", "catch-up",
 )  # fmt: skip
 WIRES: Final = ("tcp", "websocket")
+GENERATORS: Final = ("python", "c", "both")
 MOST: Final = 20_000
 MEMBERS: Final = (10, 100, 1000, 5000)
 CROWDS: Final = (100, 5000)
@@ -42,6 +45,7 @@ def quick() -> Plan:
     """Each workload once, small."""
     return Plan(
         [
+            RoomChat(1, 500, in_flight=4, acks=SHORTEST),
             RoomChat(1, 500, in_flight=4),
             Rate(500, per_second=40),
             Pair(),
@@ -61,8 +65,11 @@ def full(files: int) -> Plan:
     """Everything, with as many connections as `files` allow where many are the point."""
     most = min(MOST, files - SPARE_FILES)
     rooms = [
-        RoomChat(*size, in_flight=in_flight, gathered=gathered)
-        for size, gathered, in_flight in product(((1, 500), (10, 100), (1, 5000)), (False, True), (1, 4, 16))
+        RoomChat(*size, in_flight=in_flight, acks=acks)
+        for size, acks, in_flight in product(
+            ((1, 500), (10, 100), (1, 5000)), (SHORTEST, TUTORIAL, GATHERED), (1, 4, 16)
+        )
+        if acks != GATHERED or in_flight == 4
     ]
     # A room of ten can have four messages in flight; the same for each size, so that only the size differs.
     members = [RoomChat(1, size, senders=4, in_flight=4, name="members") for size in MEMBERS]
@@ -80,6 +87,27 @@ def full(files: int) -> Plan:
         CatchUp(),
     ]
     return Plan([*rooms, *members, *crowds, *rates, *others], Span(seconds=3.0, warm_up=1.0), rounds=3)
+
+
+def with_generator(plan: Plan, generator: str) -> Plan:
+    """The plan with rooms loaded by clients in Python, in C, or both in turn, where those in C can do it."""
+    workloads: list[Workload] = []
+    for one in plan.workloads:
+        native = NativeRoomChat(**vars(one)) if _can_be_native(one) and generator != "python" else None
+        if native is None or generator == "both":
+            workloads.append(one)
+        if native is not None:
+            workloads.append(native)
+    return replace(plan, workloads=workloads)
+
+
+def peers_do(one: Workload) -> bool:
+    """Whether it is what the peers do as well, with either generator."""
+    return isinstance(one, RoomChat) and RoomChat(**vars(one)) == PEER_VARIANT
+
+
+def _can_be_native(one: Workload) -> bool:
+    return type(one) is RoomChat and not one.idle and one.acks != GATHERED
 
 
 def chosen(plan: Plan, workloads: Sequence[str], variant: str, files: int) -> tuple[Plan, list[str]]:

@@ -47,6 +47,7 @@ COLUMNS: Final = (
     Column("p50 ms", _latency("p50"), "{:.2f}"),
     Column("p99 ms", _latency("p99"), "{:.2f}"),
     Column("p99.9 ms", _latency("p99.9"), "{:.2f}"),
+    Column("joined by the generator", lambda run: run.own_coalescing, "{:.0%}"),
     Column("generator", lambda run: run.generator_share if run.done else None, "{:.0%}"),
 )
 # At a given rate, the rate is no finding.

@@ -16,11 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import machine
 from bench.clients import Fault, NotServed
 from bench.figures import Figures
-from bench.plan import Plan
+from bench.plan import Plan, peers_do
 from bench.process import StartFailed
 from bench.servers import Kind, Server
 from bench.wires import ProtocolFault, Refused
 from bench.workloads import Workload
+from bench.workloads.native import NativeRoomChat
 
 FAILURES = (Fault, ProtocolFault, Refused, OSError)
 
@@ -67,7 +68,7 @@ class Step:
         return f"{self.workload.name} {self.workload.variant}, {self.wire}: {self.kind.name}"
 
 
-def steps(plan: Plan, kinds: Sequence[Kind], wires: Sequence[str], peers_do: Workload) -> list[Step]:
+def steps(plan: Plan, kinds: Sequence[Kind], wires: Sequence[str]) -> list[Step]:
     """In order; peers do only one of the workloads."""
     return [
         Step(workload, wire, kind, turn)
@@ -75,8 +76,12 @@ def steps(plan: Plan, kinds: Sequence[Kind], wires: Sequence[str], peers_do: Wor
         for turn in range(plan.rounds)
         for wire in wires
         for kind in kinds
-        if wire in kind.wires and workload.needs in kind.can and (not kind.is_peer or workload == peers_do)
+        if wire in kind.wires and workload.needs in kind.can and (not kind.is_peer or _does(kind, workload))
     ]
+
+
+def _does(peer: Kind, workload: Workload) -> bool:
+    return peers_do(workload) and (peer.speaks_qiyu or not isinstance(workload, NativeRoomChat))
 
 
 class Runner:

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bench.process import Process, StartFailed
 from bench.wires import Wire
-from bench.wires.socketio import SocketIo
 from bench.wires.tcp import Tcp
 from bench.wires.websocket import WebSocket
 
@@ -67,19 +67,22 @@ class Kind:
     wires: frozenset[str]
     start: Callable[[], Server]
     is_peer: bool = False
+    speaks_qiyu: bool = True
+    """On the wire, from the login on as docs/protocol.md has it: what the clients in C need."""
 
 
-def qiyu(name: str, source: Path | None, settings: Mapping[str, str], users: int, output: Path) -> Kind:
-    """`qiyu serve` with no limits, for so many users; from the checkout `source`, or wherever this Python has it."""
+def qiyu(
+    name: str, source: Path | None, settings: Mapping[str, str], users: int, output: Path, *, pure: bool = False
+) -> Kind:
+    """`qiyu serve` with no limits, for so many users; from the checkout `source`, or wherever this Python has it.
+
+    `pure`: without the accelerator.
+    """
 
     def start() -> Server:
         # Beside the results, not on /tmp, which is memory on many machines: writes are part of the work.
         folder = tempfile.TemporaryDirectory(prefix="data-", dir=output)
-        environment = _environment(folder.name, settings)
-        if source is not None:
-            environment["PYTHONPATH"] = str(source.resolve() / "src")
-            if "[rtmp]" not in (source / "config.toml").read_text():
-                del environment["QIYU_RTMP__PORT"]  # an older version does not start with a setting it does not know
+        environment = _environment(folder.name, settings, source) | ({"QIYU_PURE_PYTHON": "1"} if pure else {})
         command = [sys.executable, "-m", "qiyu"]
         log = output / f"{_file_name(name)}.log"
         try:
@@ -98,7 +101,16 @@ def qiyu(name: str, source: Path | None, settings: Mapping[str, str], users: int
     return Kind(name, Can.ALL, frozenset({"tcp", "websocket"}), start)
 
 
-def _environment(folder: str, settings: Mapping[str, str]) -> dict[str, str]:
+def accelerator(source: Path | None) -> str:
+    """Whether that checkout's qiyu has its accelerator on, in its own words."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "qiyu", "config"]
+        environment = _environment(folder, {}, source)
+        done = subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True)
+    return next((line.partition(": ")[2] for line in done.stdout.splitlines() if "# the accelerator" in line), "none")
+
+
+def _environment(folder: str, settings: Mapping[str, str], source: Path | None) -> dict[str, str]:
     """No limits, any room, any port; and tokens and sessions that outlast a long run."""
     ours = {
         "LIMITS__MESSAGES_PER_SECOND": "0",
@@ -112,39 +124,49 @@ def _environment(folder: str, settings: Mapping[str, str]) -> dict[str, str]:
         "RTMP__PORT": "0",
         "DATA__DIR": folder,
     }
-    others = {name: value for name, value in os.environ.items() if not name.upper().startswith("QIYU_")}
-    return others | {f"QIYU_{name}": value for name, value in (ours | dict(settings)).items()}
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("QIYU_")}
+    if source is not None:
+        environment["PYTHONPATH"] = str(source.resolve() / "src")
+        if "[rtmp]" not in (source / "config.toml").read_text():
+            del ours["RTMP__PORT"]  # an older version does not start with a setting it does not know
+    return environment | {f"QIYU_{name}": value for name, value in (ours | dict(settings)).items()}
 
 
 def floors(output: Path) -> list[Kind]:
     """The C server, sending to each receiver at once, and coalescing as qiyu does. Empty without a compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    program = compiled(HERE / "floor.c", output)
+    if program is None:
         return []
-    program = output / "floor"
-    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(HERE / "floor.c")], check=True)
 
     def kind(name: str, mode: str) -> Kind:
-        return Kind(
-            name, Can.BARE, frozenset({"tcp"}), lambda: _plain(name, [str(program), "0", mode], output, tcp=True)
-        )
+        start = partial(_plain, name, [str(program), "0", mode], output, Tcp())
+        return Kind(name, Can.BARE, frozenset({"tcp"}), start)
 
     return [kind(FLOOR_SEND, "send"), kind(FLOOR_COALESCE, "coalesce")]
 
 
-def peer(name: str, command: list[str], output: Path, *, tcp: bool = False, socket_io: bool = False) -> Kind:
+def compiled(source: Path, folder: Path) -> Path | None:
+    """The program of a C file; None without a compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    program = folder / source.stem
+    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)
+    return program
+
+
+def peer(name: str, command: list[str], output: Path, speaks: Wire) -> Kind:
     """Another server on the same room work (bench/rivals/)."""
-    wire = "tcp" if tcp else "websocket"
-    start = lambda: _plain(name, command, output, tcp=tcp, socket_io=socket_io)  # noqa: E731
-    return Kind(name, Can.ROOM, frozenset({wire}), start, is_peer=True)
+    ours = isinstance(speaks, Tcp | WebSocket)
+    start = partial(_plain, name, command, output, speaks)
+    return Kind(name, Can.ROOM, frozenset({speaks.name}), start, is_peer=True, speaks_qiyu=ours)
 
 
-def _plain(name: str, command: list[str], output: Path, *, tcp: bool = False, socket_io: bool = False) -> Server:
+def _plain(name: str, command: list[str], output: Path, speaks: Wire) -> Server:
     environment = dict(os.environ) | {"PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1"}
-    port = "tcp" if tcp else "ws"
+    port = "tcp" if speaks.name == "tcp" else "ws"
     process = Process(command, {port}, output / f"{_file_name(name)}.log", environment)
-    wire: Wire = Tcp() if tcp else SocketIo() if socket_io else WebSocket()
-    return Server(name, process, {"tcp" if tcp else "websocket": (wire, port)})
+    return Server(name, process, {speaks.name: (speaks, port)})
 
 
 def _file_name(name: str) -> str:

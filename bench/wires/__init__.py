@@ -7,7 +7,7 @@ those who check content.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final, Protocol, TypeAlias
 
 MAGIC: Final = 18673
@@ -15,6 +15,10 @@ APP: Final = 10001
 LOGIN, LOGOUT, BIZ, HEARTBEAT, ACK, ROOM, ERROR = range(1001, 1008)
 MSG_ID_CHARS: Final = 19
 """Every server here makes ids of this length."""
+
+SHORTEST, TUTORIAL, GATHERED = "shortest ACKs", "tutorial's ACKs", "gathered ACKs"
+"""How clients acknowledge: with `{"msgId":"…"}`; the same with `appId` and `userId` before it, as the tutorial's client
+does; or with one packet for all that a read brought."""
 
 Packet: TypeAlias = tuple[int, bytes]
 """Code and body."""
@@ -48,8 +52,12 @@ class Wire(Protocol):
         """Every packet with its body, and the bytes of an unfinished one."""
         ...
 
-    def acks(self, ids: list[bytes]) -> bytes:
-        """An ACK packet for each message."""
+    def numbered(self, body: bytes, serial: bytes) -> Callable[[int], bytes]:
+        """What makes a BIZ packet with a serial number of ten digits where `serial` stands in the body."""
+        ...
+
+    def acks(self, ids: list[bytes], user: int, shape: str = TUTORIAL) -> list[bytes]:
+        """An ACK packet for each message of the last `scan`."""
         ...
 
     def gathered_ack(self, ids: list[bytes]) -> bytes:
@@ -63,6 +71,18 @@ class Refused(Exception):
 
 class ProtocolFault(Exception):
     """The server sent what nobody may send."""
+
+
+def ack_body(user: int, shape: str) -> tuple[bytes, bytes]:
+    """What stands before the id in the body of an ACK, and after it."""
+    fields = b"" if shape == SHORTEST else b'"appId":%d,"userId":%d,' % (APP, user)
+    return b'{%b"msgId":"' % fields, b'"}'
+
+
+def split_at(packet: bytes, serial: bytes) -> Callable[[int], bytes]:
+    """See `Wire.numbered`, for packets in which nothing else depends on the number."""
+    head, tail = packet.split(serial)
+    return lambda number: b"%b%010d%b" % (head, number, tail)
 
 
 def gathered_body(ids: list[bytes]) -> bytes:

@@ -7,9 +7,23 @@ events too, so that what is measured is the same work; Socket.IO's own acknowled
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Final
 
-from bench.wires import BIZ, ERROR, MSG_ID_CHARS, LoginSteps, Packet, ProtocolFault, Refused, Scan
+from bench.wires import (
+    BIZ,
+    ERROR,
+    MSG_ID_CHARS,
+    TUTORIAL,
+    LoginSteps,
+    Packet,
+    ProtocolFault,
+    Refused,
+    Scan,
+    ack_body,
+    split_at,
+)
 from bench.wires.frames import bounds, text_frame, upgraded
 
 _OPEN: Final = b"0"
@@ -18,9 +32,12 @@ _BIZ: Final = b'42["biz",'
 _ID_END: Final = len('"}]')
 _ID_START: Final = _ID_END + MSG_ID_CHARS
 
-_ACK_HEAD: Final = text_frame(b'42["ack",{"msgId":"%b"}]' % bytes(MSG_ID_CHARS))[:-_ID_START]
-_ACK_TAIL: Final = b'"}]'
-_ACK_NEXT: Final = _ACK_TAIL + _ACK_HEAD
+
+@cache
+def _around_id(user: int, shape: str) -> tuple[bytes, bytes]:
+    before, after = ack_body(user, shape)
+    head, tail = text_frame(b'42["ack",%b%b%b]' % (before, b"0" * MSG_ID_CHARS, after)).split(b"0" * MSG_ID_CHARS)
+    return head, tail
 
 
 class SocketIo:
@@ -70,8 +87,12 @@ class SocketIo:
             start = found[1]
         return packets, data[start:]
 
-    def acks(self, ids: list[bytes]) -> bytes:
-        return _ACK_HEAD + _ACK_NEXT.join(ids) + _ACK_TAIL
+    def numbered(self, body: bytes, serial: bytes) -> Callable[[int], bytes]:
+        return split_at(self.packet(BIZ, body), serial)
+
+    def acks(self, ids: list[bytes], user: int, shape: str = TUTORIAL) -> list[bytes]:
+        head, tail = _around_id(user, shape)
+        return [head + msg_id + tail for msg_id in ids]
 
     def gathered_ack(self, ids: list[bytes]) -> bytes:
         return text_frame(b'42["ack",{"msgIds":["%b"]}]' % b'","'.join(ids))

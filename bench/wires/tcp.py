@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from bench.wires import (
@@ -12,13 +14,16 @@ from bench.wires import (
     LOGIN,
     MAGIC,
     MSG_ID_CHARS,
+    TUTORIAL,
     LoginSteps,
     Packet,
     ProtocolFault,
     Refused,
     Scan,
+    ack_body,
     gathered_body,
     login_data,
+    split_at,
 )
 
 _HEADER: Final = struct.Struct(">hii")
@@ -31,9 +36,10 @@ def frame(code: int, body: bytes) -> bytes:
     return _HEADER.pack(MAGIC, code, len(body)) + body
 
 
-_ACK_HEAD: Final = frame(ACK, b'{"msgId":"%b"}' % bytes(MSG_ID_CHARS))[:-_ID_START]
-_ACK_TAIL: Final = b'"}'
-_ACK_NEXT: Final = _ACK_TAIL + _ACK_HEAD
+@cache
+def _around_id(user: int, shape: str) -> tuple[bytes, bytes]:
+    before, after = ack_body(user, shape)
+    return _HEADER.pack(MAGIC, ACK, len(before) + MSG_ID_CHARS + len(after)) + before, after
 
 
 class Tcp:
@@ -81,8 +87,12 @@ class Tcp:
             packets.append((code, body))
         return packets, data[start:]
 
-    def acks(self, ids: list[bytes]) -> bytes:
-        return _ACK_HEAD + _ACK_NEXT.join(ids) + _ACK_TAIL
+    def numbered(self, body: bytes, serial: bytes) -> Callable[[int], bytes]:
+        return split_at(frame(BIZ, body), serial)
+
+    def acks(self, ids: list[bytes], user: int, shape: str = TUTORIAL) -> list[bytes]:
+        head, tail = _around_id(user, shape)
+        return [head + msg_id + tail for msg_id in ids]
 
     def gathered_ack(self, ids: list[bytes]) -> bytes:
         return frame(ACK, gathered_body(ids))

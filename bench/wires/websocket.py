@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Final
 
-from bench.wires import ACK, LOGIN, MSG_ID_CHARS, LoginSteps, Packet, ProtocolFault, Refused, Scan, gathered_body
+from bench.wires import (
+    ACK,
+    BIZ,
+    LOGIN,
+    MSG_ID_CHARS,
+    TUTORIAL,
+    LoginSteps,
+    Packet,
+    ProtocolFault,
+    Refused,
+    Scan,
+    ack_body,
+    gathered_body,
+    split_at,
+)
 from bench.wires.frames import TEXT, bounds, text_frame, upgraded
 
 _CODE_START: Final = len('{"magic":18673,"code":')
@@ -21,9 +37,11 @@ def message(code: int, body: bytes) -> bytes:
     return text_frame(f'{{"magic":18673,"code":{code},"len":{len(body)},"body":{text}}}'.encode())
 
 
-_ACK_HEAD: Final = message(ACK, b'{"msgId":"%b"}' % (b"0" * MSG_ID_CHARS))[:-_ID_START]
-_ACK_TAIL: Final = rb"\"}" + b'"}'
-_ACK_NEXT: Final = _ACK_TAIL + _ACK_HEAD
+@cache
+def _around_id(user: int, shape: str) -> tuple[bytes, bytes]:
+    before, after = ack_body(user, shape)
+    head, tail = message(ACK, before + b"0" * MSG_ID_CHARS + after).split(b"0" * MSG_ID_CHARS)
+    return head, tail
 
 
 class WebSocket:
@@ -75,8 +93,12 @@ class WebSocket:
             start = found[1]
         return packets, data[start:]
 
-    def acks(self, ids: list[bytes]) -> bytes:
-        return _ACK_HEAD + _ACK_NEXT.join(ids) + _ACK_TAIL
+    def numbered(self, body: bytes, serial: bytes) -> Callable[[int], bytes]:
+        return split_at(message(BIZ, body), serial)
+
+    def acks(self, ids: list[bytes], user: int, shape: str = TUTORIAL) -> list[bytes]:
+        head, tail = _around_id(user, shape)
+        return [head + msg_id + tail for msg_id in ids]
 
     def gathered_ack(self, ids: list[bytes]) -> bytes:
         return message(ACK, gathered_body(ids))

@@ -9,16 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from bench.clients import READ_BYTES
 from bench.figures import Figures
 from bench.servers import Can, Server
 
 
 @dataclass(frozen=True)
 class Span:
-    """How long to measure, after how long a start."""
+    """How long to measure, after how long a start, and how clients read and write meanwhile."""
 
     seconds: float
     warm_up: float
+    read_bytes: int = READ_BYTES
+    """How much a client reads at once."""
+    single_writes: bool = False
+    """Each ACK is written alone, and not all those of one read together."""
 
 
 class Workload(Protocol):

@@ -16,7 +16,7 @@ from bench.servers import Can, Server
 from bench.wires import ROOM, Packet
 from bench.workloads import Span
 from bench.workloads.chat import Chat
-from bench.workloads.room import enter
+from bench.workloads.room import RoomChat, enter
 
 SEEN = 20
 STAY = 2  # the sender, and the witness
@@ -42,9 +42,9 @@ class CatchUp:
     def connections(self) -> int:
         return self.members + STAY
 
-    def run(self, server: Server, wire: str, span: Span) -> Figures:  # noqa: ARG002  # it takes as long as it takes
+    def run(self, server: Server, wire: str, span: Span) -> Figures:  # it takes as long as it takes
         with Clients(server, wire) as clients:
-            chat = enter(clients, 1, self.connections, 1)
+            chat = enter(clients, RoomChat(members=self.connections, senders=1), span)
             last_seen = _say(chat, SEEN)[-1]
             (room,) = chat.rooms
             _hang_up(clients, room.members[1:-1])
@@ -114,7 +114,7 @@ def _read_all(clients: Clients, asked: dict[Client, float], missed: int) -> list
             now = time.perf_counter()
             if ids:
                 client.log.append((now, b"".join(ids)))
-                client.send(clients.wire.acks(ids))
+                client.send(b"".join(clients.wire.acks(ids, client.user)))
             if client in waiting:
                 waiting[client] -= len(ids) + answers
             if waiting.get(client, 1) <= 0:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bench.clients import Client, Clients, Fault, refused
 from bench.ledger import Balance, balance, split_ids
-from bench.wires import BIZ
+from bench.wires import BIZ, GATHERED
 
 ROOM_CHAT: Final = 5555
 DRAIN_SECONDS: Final = 10
@@ -47,7 +47,7 @@ class Room:
             {"roomId": number, "type": 1, "content": f"{_SERIAL.decode()}{_PADDING}"}, separators=(",", ":")
         )
         body = json.dumps({"appId": 10001, "bizCode": ROOM_CHAT, "data": data}, separators=(",", ":"))
-        self._head, self._tail = clients.wire.packet(BIZ, body.encode()).split(_SERIAL)
+        self._packet = clients.wire.numbered(body.encode(), _SERIAL)
 
     @property
     def sent(self) -> int:
@@ -60,7 +60,7 @@ class Room:
         sender = self.senders[serial % len(self.senders)]
         self.sent_at.append(due)
         self.sent_by[sender] += 1
-        sender.send(b"%b%010d%b" % (self._head, serial, self._tail))
+        sender.send(self._packet(serial))
 
     def settle(self) -> tuple[int, int]:
         """Count what has come; returns how many deliveries that was, and how many messages all members have now."""
@@ -78,12 +78,14 @@ class Room:
 class Chat:
     """The rooms of one run, and the loop that reads and acknowledges."""
 
-    def __init__(self, clients: Clients, rooms: list[Room], *, gathered: bool) -> None:
+    def __init__(self, clients: Clients, rooms: list[Room], acks: str, *, one_by_one: bool) -> None:
         self._clients = clients
         self.rooms = rooms
         self._by_number = {room.number: room for room in rooms}
-        self._acks = clients.wire.gathered_ack if gathered else clients.wire.acks
+        self._shape = acks
+        self._one_by_one = one_by_one
         self.deliveries = 0
+        self.reads = 0
 
     @property
     def unfinished(self) -> int:
@@ -93,9 +95,10 @@ class Chat:
     def turn(self, seconds: float) -> list[tuple[Room, int]]:
         """Read whoever has something; returns how many messages are complete in which rooms."""
         touched: set[Room] = set()
-        scan, acks, now = self._clients.wire.scan, self._acks, time.perf_counter
+        scan, now = self._clients.wire.scan, time.perf_counter
         for client in self._clients.ready(seconds):
             data = client.read()
+            self.reads += 1
             ids, others, client.unread = scan(data)
             if others:
                 raise refused(client, others)
@@ -106,7 +109,7 @@ class Chat:
             if not ids:
                 continue
             client.log.append((now(), joined))
-            client.send(acks(ids))
+            self._acknowledge(client, ids)
             room = self._room_of(client)
             if client.audits:
                 client.audits -= 1
@@ -121,6 +124,18 @@ class Chat:
                 complete.append((room, messages))
         return complete
 
+    def _acknowledge(self, client: Client, ids: list[bytes]) -> None:
+        wire = self._clients.wire
+        if self._shape == GATHERED:
+            client.send(wire.gathered_ack(ids))
+            return
+        acks = wire.acks(ids, client.user, self._shape)
+        if self._one_by_one:
+            for ack in acks:
+                client.send(ack)
+        else:
+            client.send(b"".join(acks))
+
     def drain(self) -> None:
         """Wait until everybody has everything, and a moment more for what nobody should get."""
         deadline = time.perf_counter() + DRAIN_SECONDS
@@ -128,6 +143,10 @@ class Chat:
             self.turn(0.1)
         for _ in range(3):
             self.turn(0.02)
+
+    def segments(self) -> int:
+        """TCP segments with data that have come; of a server without Nagle's algorithm, each is one of its writes."""
+        return sum(client.segments() for room in self.rooms for client in room.members)
 
     def balance(self) -> Balance:
         """Nothing lost, nothing doubled?"""

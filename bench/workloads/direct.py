@@ -44,13 +44,16 @@ class Line:
             fields["clientMsgId"] = f"{secrets.token_hex(8)}-{_SERIAL.decode()}"
         fields["data"] = json.dumps({"objectId": receiver.user, "type": 1, "content": _CONTENT}, separators=(",", ":"))
         body = json.dumps(fields, separators=(",", ":"))
-        self._frame = clients.wire.packet(BIZ, body.encode()).split(_SERIAL)
+        if receipts:
+            self._frame = clients.wire.numbered(body.encode(), _SERIAL)
+        else:
+            packet = clients.wire.packet(BIZ, body.encode())
+            self._frame = lambda _: packet
 
     def next(self) -> bytes:
         """The frame of one more message, which counts as sent."""
-        serial = b"%010d" % len(self.sent_at)
         self.sent_at.append(time.perf_counter())
-        return serial.join(self._frame)
+        return self._frame(len(self.sent_at) - 1)
 
     def take_receipts(self, packets: list[Packet]) -> int:
         """How many receipts these are. Raises `NotServed` or `Fault` for any other packet."""
@@ -188,7 +191,7 @@ class _Run:
             if ids:
                 now = time.perf_counter()
                 client.log.extend((now, msg_id) for msg_id in ids)
-                client.send(wire.acks(ids))
+                client.send(b"".join(wire.acks(ids, client.user)))
                 if client.audits:
                     client.audits -= 1
                     audit(self._clients, self._to[client], data)

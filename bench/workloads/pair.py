@@ -97,7 +97,7 @@ class _Run:
         client.log.append((now, ids[0]))
         if line.sent_at and client.user < self._partner[client].user:
             self._trips.append(now - line.sent_at[-1])
-        answer = self._clients.wire.acks(ids)
+        answer = b"".join(self._clients.wire.acks(ids, client.user))
         client.send(answer + line.next() if self._sending else answer)
         if client.audits:
             client.audits -= 1

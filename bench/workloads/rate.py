@@ -42,14 +42,15 @@ class Rate:
 
     def run(self, server: Server, wire: str, span: Span) -> Figures:
         if not self.per_second:
-            most = RoomChat(members=self.members, senders=self.senders).run(server, wire, CALIBRATION)
+            span_before = replace(span, seconds=CALIBRATION.seconds, warm_up=CALIBRATION.warm_up)
+            most = RoomChat(members=self.members, senders=self.senders).run(server, wire, span_before)
             half = most.done / most.seconds / (self.members - 1) / 2
             figures = replace(self, per_second=half).run(server, wire, span)
             figures.lost += most.lost
             figures.doubled += most.doubled
             return figures
-        with Clients(server, wire) as clients:
-            chat = enter(clients, 1, self.members, self.senders)
+        with Clients(server, wire, read_bytes=span.read_bytes) as clients:
+            chat = enter(clients, RoomChat(members=self.members, senders=self.senders), span)
             return self._drive(chat, clients, server, span)
 
     def _drive(self, chat: Chat, clients: Clients, server: Server, span: Span) -> Figures:

@@ -9,10 +9,11 @@ from itertools import count
 from bench.clients import Clients
 from bench.figures import Figures, Meter, percentiles
 from bench.servers import Can, Server
+from bench.wires import TUTORIAL
 from bench.workloads import Span
 from bench.workloads.chat import Chat, Room
 
-_room_numbers = count(1)
+room_numbers = count(1)
 IDLE_ROOM_SIZE = 100
 
 
@@ -24,7 +25,7 @@ class RoomChat:
     members: int = 500
     senders: int = 4
     in_flight: int = 4
-    gathered: bool = False
+    acks: str = TUTORIAL
     idle: int = 0
     name: str = "room"
     needs = Can.ROOM
@@ -33,16 +34,15 @@ class RoomChat:
     @property
     def variant(self) -> str:
         among = f" among {self.connections:,} connections" if self.idle else ""
-        acks = "gathered ACKs" if self.gathered else "an ACK each"
-        return f"{self.rooms}×{self.members}{among}, {self.senders}×{self.in_flight} in flight, {acks}"
+        return f"{self.rooms}×{self.members}{among}, {self.senders}×{self.in_flight} in flight, {self.acks}"
 
     @property
     def connections(self) -> int:
         return self.rooms * self.members + self.idle
 
     def run(self, server: Server, wire: str, span: Span) -> Figures:
-        with Clients(server, wire) as clients:
-            chat = enter(clients, self.rooms, self.members, self.senders, idle=self.idle, gathered=self.gathered)
+        with Clients(server, wire, read_bytes=span.read_bytes) as clients:
+            chat = enter(clients, self, span)
             return self._drive(chat, server, span)
 
     def _drive(self, chat: Chat, server: Server, span: Span) -> Figures:
@@ -50,11 +50,13 @@ class RoomChat:
             for _ in range(self.in_flight * len(room.senders)):
                 room.send(time.perf_counter())
         go_on(chat, time.perf_counter() + span.warm_up)
+        flow = Flow(chat)
         before, start = chat.deliveries, time.perf_counter()
         meter = Meter(server.process)
         go_on(chat, start + span.seconds)
         figures = meter.read("deliveries", chat.deliveries - before)
         end = time.perf_counter()
+        flow.read_into(figures)
         chat.drain()
         figures.latency_ms = percentiles(chat.latencies(start, end))
         found = chat.balance()
@@ -62,18 +64,33 @@ class RoomChat:
         return figures
 
 
-def enter(clients: Clients, rooms: int, members: int, senders: int, *, idle: int = 0, gathered: bool = False) -> Chat:
+class Flow:
+    """What came in how many reads and segments, from when it was made."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._reads = chat.reads
+        self._segments = chat.segments()
+
+    def read_into(self, figures: Figures) -> None:
+        """Since then."""
+        figures.reads = self._chat.reads - self._reads
+        figures.segments = self._chat.segments() - self._segments
+
+
+def enter(clients: Clients, what: RoomChat, span: Span) -> Chat:
     """Log in who is needed, into rooms that nobody was in before."""
-    numbers = [next(_room_numbers) for _ in range(rooms)]
-    quiet = [next(_room_numbers) for _ in range(-(-idle // IDLE_ROOM_SIZE))]
+    rooms, members = what.rooms, what.members
+    numbers = [next(room_numbers) for _ in range(rooms)]
+    quiet = [next(room_numbers) for _ in range(-(-what.idle // IDLE_ROOM_SIZE))]
     chatting = [number for number in numbers for _ in range(members)]
-    waiting = [number for number in quiet for _ in range(IDLE_ROOM_SIZE)][:idle]
+    waiting = [number for number in quiet for _ in range(IDLE_ROOM_SIZE)][: what.idle]
     clients.log_in(enumerate(chatting + waiting))
     made = [
-        Room(number, clients[i * members : (i + 1) * members], min(senders, members - 1), clients)
+        Room(number, clients[i * members : (i + 1) * members], min(what.senders, members - 1), clients)
         for i, number in enumerate(numbers)
     ]
-    chat = Chat(clients, made, gathered=gathered)
+    chat = Chat(clients, made, what.acks, one_by_one=span.single_writes)
     for _ in range(2):  # who enters and leaves is news for who is there; let it come first
         chat.turn(0.05)
     return chat
