@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -21,50 +20,10 @@ from typer.testing import CliRunner
 from client.fakes import FakeServer, chat_packet, error_packet, logout_packet, packet_of, receipt_packet
 from qiyu.__main__ import cli
 from qiyu.cli import chat
-from qiyu.cli.chat import LINE_BYTES, Conversation, Lines, harmless, line_of
-from qiyu.client import Client, ConnectFailed, Message
+from qiyu.cli.chat import Conversation
+from qiyu.cli.pipe import LINE_BYTES, Lines, Pipe, Unreadable
+from qiyu.client import Client, ConnectFailed
 from qiyu.protocol.packet import MsgCode
-
-
-def message(content: str, name: str = "ann") -> Message:
-    return Message(
-        sender_id=10002,
-        sender_name=name,
-        sender_avatar="",
-        content=content,
-        type=1,
-        created_ms=0,
-        msg_id="1",
-        room_id=1,
-    )
-
-
-@pytest.mark.parametrize(
-    ("said", "line"),
-    [
-        (message("hello"), "10002 (ann): hello"),
-        (message("hello", name=""), "10002: hello"),
-        (message("两\n行\r\n\t."), r"10002 (ann): 两\n行\r\n\t."),
-        (message("\x1b[2J\x1b]0;title\x07"), r"10002 (ann): \x1b[2J\x1b]0;title\x07"),
-        (message("\x9b31m"), r"10002 (ann): \x9b31m"),
-        (message("x", name="\u202eevil\n10001"), r"10002 (\u202eevil\n10001): x"),
-        (message("\u2028\u0085\ud800"), r"10002 (ann): \u2028\x85\ud800"),
-        (message("👨\u200d👩 é ☺\ufe0f"), "10002 (ann): 👨\u200d👩 é ☺\ufe0f"),
-    ],
-)
-def test_a_message_on_one_line(said: Message, line: str) -> None:
-    assert line_of(said) == line
-
-
-@pytest.mark.property
-@given(st.text(st.characters()))
-def test_a_terminal_obeys_nothing_of_what_others_wrote(text: str) -> None:
-    """Invariant: no control, format, surrogate or separator gets through, but for the two joiners; one line stays."""
-    shown = harmless(text)
-    assert len(shown.splitlines()) <= 1
-    assert all(unicodedata.category(char) not in {"Cc", "Cs", "Zl", "Zp"} for char in shown)
-    assert {char for char in shown if unicodedata.category(char) == "Cf"} <= {"\u200c", "\u200d"}
-    shown.encode()
 
 
 class Terminal:
@@ -118,7 +77,7 @@ async def hold(
     **options: Any,
 ) -> int:
     with trio.fail_after(20):
-        conversation = Conversation(to, stay=stay, stdin=terminal.stdin, stdout=terminal.stdout)
+        conversation = Conversation(to, Pipe(terminal.stdin, terminal.stdout), stay=stay)
         return await conversation.hold(server.client(room_id=room, **options))
 
 
@@ -339,24 +298,57 @@ def test_lines_are_the_same_however_they_come(text: str, cuts: list[int]) -> Non
 
 
 def test_a_line_without_an_end_is_cut() -> None:
-    assert [len(line) for line in _lines_of([b"x" * LINE_BYTES, b"y" * 10])] == [LINE_BYTES, 10]
+    assert [len(line) for line in map(str, _lines_of([b"x" * LINE_BYTES, b"y" * 10]))] == [LINE_BYTES, 10]
 
 
-def test_input_that_is_no_utf8_is_said_as_well_as_it_can_be() -> None:
-    assert _lines_of([b"a\xffb\n"]) == ["a\ufffdb"]
+def test_input_that_is_no_utf8_is_named_and_the_rest_is_read() -> None:
+    assert _lines_of([b"one\na\xffb\ntwo\n\xe4\xbd"]) == [
+        "one",
+        Unreadable("line 2, byte 2 is 0xff: expected UTF-8"),
+        "two",
+        Unreadable("line 4, byte 1 is 0xe4: expected UTF-8"),
+    ]
+
+
+@pytest.mark.parametrize("char", ["é", "两", "👨"])
+@pytest.mark.parametrize("before", range(4))
+def test_a_long_line_is_cut_between_characters(char: str, before: int) -> None:
+    text = "x" * (LINE_BYTES - before) + char * 3
+    read = _lines_of([text.encode()])
+    assert all(isinstance(part, str) for part in read)
+    assert "".join(map(str, read)) == text
+    assert len(read) == 2
+
+
+def test_a_byte_of_a_line_that_was_cut_is_counted_from_its_beginning() -> None:
+    assert _lines_of([b"x" * (LINE_BYTES + 5) + b"\xff\n"]) == [
+        "x" * LINE_BYTES,
+        Unreadable(f"line 1, byte {LINE_BYTES + 6} is 0xff: expected UTF-8"),
+    ]
+
+
+async def test_a_line_that_cannot_be_read_is_in_the_exit_status(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeServer()
+    terminal.type(b"one\n\xff\ntwo\n")
+    terminal.end_of_input()
+    assert await hold(terminal, server) == 1
+    assert server.session.said() == ["one", "two"]
+    assert capsys.readouterr().err == "* not sent: line 2, byte 1 is 0xff: expected UTF-8\n"
 
 
 def test_an_input_that_was_closed_from_the_start_is_an_empty_one() -> None:
-    async def main() -> list[str]:
+    async def main() -> list[str | Unreadable]:
         return [line async for line in Lines(-1)]
 
     assert trio.run(main) == []
 
 
-def _lines_of(portions: list[bytes]) -> list[str]:
+def _lines_of(portions: list[bytes]) -> list[str | Unreadable]:
     """What comes of input that arrives in these portions."""
 
-    async def main() -> list[str]:
+    async def main() -> list[str | Unreadable]:
         read = []
         async with trio.open_nursery() as nursery:
 
@@ -400,6 +392,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         ("--room 1", "--user"),
         ("--user 10001 --room 0", "--room"),
         ("--user 10001 --room 1 --host a/b", "--host"),
+        ("--user 10001 --room 1 --url http://127.0.0.1", "--url"),
+        ("--user 10001 --room 1 --url ws://127.0.0.1 --ws", "--url"),
+        ("--user 10001 --room 1 --url ws://127.0.0.1 --port 1", "--url"),
     ],
 )
 def test_bad_options(run: Callable[..., tuple[int, str]], arguments: str, told: str) -> None:
@@ -411,4 +406,10 @@ def test_bad_options(run: Callable[..., tuple[int, str]], arguments: str, told: 
 @pytest.mark.parametrize("transport", [[], ["--ws"]])
 def test_nobody_listens(run: Callable[..., tuple[int, str]], transport: list[str]) -> None:
     status, stderr = run("--user", "10001", "--room", "1", "--port", "1", *transport)
+    assert (status, stderr) == (1, "* cannot connect to 127.0.0.1:1: Connection refused\n")
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1/im", "wss://127.0.0.1:1", "tcp://127.0.0.1:1"])
+def test_nobody_listens_at_a_whole_address(run: Callable[..., tuple[int, str]], url: str) -> None:
+    status, stderr = run("--user", "10001", "--room", "1", "--url", url)
     assert (status, stderr) == (1, "* cannot connect to 127.0.0.1:1: Connection refused\n")

@@ -38,9 +38,9 @@ _BLANK: Final = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
     + "".join(map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 )
-# The flags of England, Scotland and Wales: a black flag, the region's letters as tags, and the tag that ends them
-# (Unicode Technical Standard 51, Emoji Tag Sequence). A tag anywhere else is one that nobody sees.
-_FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
+FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
+"""The flags of England, Scotland and Wales: a black flag, the region's letters as tags, and the tag that ends them
+(Unicode Technical Standard 51, Emoji Tag Sequence). A tag anywhere else is one that nobody sees."""
 _IMAGE_PATH: Final = re.compile(r"/(?![/\\])[^\s\x00-\x20\x7f\"'<>\\^`{|}]*")
 _IMAGE_URL: Final = re.compile(r"https?://[^\s\x00-\x20\x7f\"'<>\\^`{|}]+")
 
@@ -86,7 +86,7 @@ def image(text: str) -> str:
 
 def _one_line(text: str, least: int, most: int) -> str:
     line = unicodedata.normalize("NFC", _short(text)).strip()
-    if any(unicodedata.category(char) in _OBEYED and char not in _JOINERS for char in _FLAG.sub("", line)):
+    if any(unicodedata.category(char) in _OBEYED and char not in _JOINERS for char in FLAG.sub("", line)):
         raise ValueError
     if line and not set(line) - _JOINERS - _BLANK - {" "}:
         raise ValueError

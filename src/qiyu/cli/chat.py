@@ -1,29 +1,30 @@
 """`qiyu chat`: talk in a room or to one user, from a terminal or in a pipe.
 
-stdout holds the messages, one a line, and nothing else; what there is to say about the connection goes to stderr.
+On a terminal, what comes stands above the line that is being typed (terminal.py). In a pipe, stdout holds the messages,
+one a line, and nothing else; what there is to say about the connection goes to stderr (pipe.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 import time
-import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import trio
 import typer
 
 from qiyu.cli.options import ConfigOption
+from qiyu.cli.pipe import STDIN, STDOUT, Pipe, Unreadable
+from qiyu.cli.shown import who
 from qiyu.client import (
     Client,
     ClientError,
     Disconnected,
     Error,
+    EventName,
     Item,
     Message,
     NoReceipt,
@@ -41,21 +42,13 @@ from qiyu.logs import configure_logging
 from qiyu.protocol.packet import APP_ID, MAX_ID, MIN_ID
 from qiyu.services.tokens import Tokens
 
-STDIN: Final = 0
-STDOUT: Final = 1
 SIGNALLED: Final = 128  # plus the signal's number, as shells count
-LINE_BYTES: Final = 65_536
-"""The longest line of input; what is longer is cut into several."""
 PACE_SECONDS: Final = 0.05
 """Between two messages: 20 a second is what a server takes unless configured otherwise."""
 NAMED_CHARS: Final = 80
 """Of a line that was not sent, to say which."""
 LOGOUT_SECONDS: Final = 5
 LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # "any address" is none to connect to
-
-_JOINERS: Final = "\u200c\u200d"  # format characters that Persian and emoji are written with
-_OBEYED: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, formats, surrogates, separators of lines and paragraphs
-_NAMED_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def chat(
@@ -67,6 +60,12 @@ def chat(
     host: Annotated[str, typer.Option("--host", help="Where the server is, if not where the settings have it.")] = "",
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Its port, if not that of the settings.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", help="The server's whole address instead: wss://live.example.com/im, ws://…, tcp://host:port."
+        ),
     ] = None,
     app: Annotated[int, typer.Option("--app", min=MIN_ID, max=MAX_ID, help="The application.")] = APP_ID,
     name: Annotated[str, typer.Option("--name", help="The nickname that goes with your messages.")] = "",
@@ -81,24 +80,36 @@ def chat(
 ) -> None:
     """Send each line of input as a message, and print the messages that come, as `10002 (nick): text`.
 
-    At the end of the input it leaves, once the server has stored all of it. The exit status is 0; 1 if the server
-    refused a message, did not say that it has it, or ended the session; 130 after Ctrl-C.
+    On a terminal they stand above the line that is being typed, and the arrow keys bring back earlier lines.
+
+    At the end of the input it leaves, once the server has stored all of it. The exit status is 0; 1 if a line could not
+    be read, or the server refused a message, did not say that it has it, or ended the session; 130 after Ctrl-C.
     """
     if (room is None) == (to is None):
         raise typer.BadParameter("expected one of --room and --to")
     if token is not None and name:
         raise typer.BadParameter("--name: the nickname is part of the token, so it does not go with --token")
+    if url is not None and (ws or host or port is not None):
+        raise typer.BadParameter("--url: it has all that --ws, --host and --port say, so it does not go with them")
     settings = load_settings(config)
     configure_logging(settings.log.level, settings.log.format)
     connecting = connect(
-        _url(settings, host, port, ws=ws),
+        _checked("--url", url) if url is not None else _url(settings, host, port, ws=ws),
         user_id=user,
         token=token or _token_maker(settings, user, app, name),
         app_id=app,
         room_id=room,
         options=Options(logout_seconds=LOGOUT_SECONDS, heartbeat_seconds=settings.session.heartbeat_seconds),
     )
-    raise typer.Exit(trio.run(Conversation(to, stay=stay).hold, connecting))
+    raise typer.Exit(trio.run(Conversation(to, _screen(), stay=stay).hold, connecting))
+
+
+def _screen() -> Screen:
+    if not (os.isatty(STDIN) and os.isatty(STDOUT)):
+        return Pipe()
+    from qiyu.cli.terminal import Terminal  # noqa: PLC0415  # it takes a tenth of a second, and a pipe has no use for it
+
+    return Terminal()
 
 
 def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
@@ -106,10 +117,14 @@ def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
     first = hosts_of(section.host)[0]
     host = host or LOOPBACK_OF.get(first, first)
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or section.port}{settings.ws.path if ws else ''}"
+    return _checked("--host", url)
+
+
+def _checked(option: str, url: str) -> str:
     try:
         parse_url(url)
     except ValueError as exc:
-        raise typer.BadParameter(f"--host: {exc}") from None
+        raise typer.BadParameter(f"{option}: {exc}") from None
     return url
 
 
@@ -126,20 +141,33 @@ def _token_maker(settings: Settings, user: int, app: int, name: str) -> Callable
     return make_token
 
 
+class Screen(Protocol):
+    """Where a conversation is held: `Pipe` or `Terminal`, which say the rest."""
+
+    def open(self) -> AbstractAsyncContextManager[None]: ...
+
+    def lines(self) -> AsyncIterator[str | Unreadable]: ...
+
+    async def show(self, message: Message) -> None: ...
+
+    def notice(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
 class Conversation:
     """Lines in, messages out, until one of the two ends or the server ends both."""
 
-    def __init__(self, to: int | None, *, stay: bool, stdin: int = STDIN, stdout: int = STDOUT) -> None:
+    def __init__(self, to: int | None, screen: Screen, *, stay: bool) -> None:
         self._to = to
+        self._screen = screen
         self._stay = stay
-        self._stdin = stdin
-        self._stdout = stdout
         self._status = 0
 
     async def hold(self, connecting: AbstractAsyncContextManager[Client]) -> int:
         """Connect, talk and leave; returns the exit status."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, trio.CancelScope() as scope:
-            async with BackgroundTasks() as nursery:
+            async with BackgroundTasks() as nursery, self._screen.open():
                 nursery.start_soon(self._stop_at_signal, signals, scope)
                 await self._talk(connecting)
         return self._status
@@ -153,7 +181,7 @@ class Conversation:
     async def _talk(self, connecting: AbstractAsyncContextManager[Client]) -> None:
         try:
             async with connecting as client, BackgroundTasks() as nursery:
-                self._tell(f"connected as {client.user_id}; Ctrl-D leaves")
+                self._screen.notice(f"connected as {client.user_id}{_place(client.room_id)}; Ctrl-D leaves")
                 nursery.start_soon(self._send_lines, client)
                 async for item in client:
                     await self._show(item)
@@ -164,7 +192,10 @@ class Conversation:
 
     async def _send_lines(self, client: Client) -> None:
         async with trio.open_nursery() as calls:
-            async for line in Lines(self._stdin):
+            async for line in self._screen.lines():
+                if isinstance(line, Unreadable):
+                    self._fail(f"not sent: {line.reason}")
+                    continue
                 calls.start_soon(self._send, client, line)
                 await trio.sleep(PACE_SECONDS)  # the call begins meanwhile, and with that has its place in the order
         if not self._stay and not await client.logout():
@@ -187,104 +218,25 @@ class Conversation:
     async def _show(self, item: Item) -> None:
         match item:
             case Message():
-                await self._print(line_of(item))
+                await self._screen.show(item)
             case Error(code=code, reason=reason):
                 self._fail(f"{reason} ({code})", refused=code != ErrorCode.DROPPED)
-            case RoomEvent(event="closed"):
-                self._tell("the room was closed")
-            case RoomEvent(event="enter" | "leave" as event):
-                self._tell(f"{_who(item.user_id, item.sender_name)}: {event}; {item.online} online")
+            case RoomEvent(event=EventName.CLOSED):
+                self._screen.notice("the room was closed")
+            case RoomEvent(event=EventName.ENTER | EventName.LEAVE as event):
+                self._screen.notice(f"{who(item.user_id, item.sender_name)}: {event}; {item.online} online")
             case Disconnected(reason=reason, retry_seconds=seconds):
-                self._tell(f"disconnected: {reason}; trying again in {seconds:.0f} s")
-            case Reconnected(recovered=recovered):
-                self._tell("connected again")
+                self._screen.notice(f"disconnected: {reason}; trying again in {seconds:.0f} s")
+            case Reconnected(room_id=room_id, recovered=recovered):
+                self._screen.notice(f"connected again{_place(room_id)}")
                 if recovered is False:
                     self._fail("messages were missed while disconnected", refused=False)
 
-    async def _print(self, line: str) -> None:
-        data = f"{line}\n".encode(errors="backslashreplace")
-        # In a thread, for a full pipe must not keep the heartbeats back.
-        await trio.to_thread.run_sync(_write_all, self._stdout, data, abandon_on_cancel=True)
-
-    def _tell(self, text: str) -> None:
-        """Say something about the connection, to a person only."""
-        if sys.stderr.isatty():
-            _say(text)
-
     def _fail(self, text: str, *, refused: bool = True) -> None:
         """Say what went wrong, and let the exit status say so."""
-        _say(text)
+        self._screen.warn(text)
         self._status = self._status or int(refused)
 
 
-class Lines:
-    """The lines of a file descriptor, without their ends; empty ones are left out.
-
-    A thread waits for them: epoll takes no files, and to make a terminal non-blocking is to make it so for the shell as
-    well. It reads with os.read, because Python's own stdin has a lock, and a thread that is left waiting with it held
-    aborts the process when it exits.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._buffer = b""
-        self._ended = False
-
-    def __aiter__(self) -> Lines:
-        return self
-
-    async def __anext__(self) -> str:
-        while True:
-            raw, newline, rest = self._buffer[:LINE_BYTES].partition(b"\n")
-            if newline or len(raw) == LINE_BYTES or self._ended:
-                self._buffer = rest + self._buffer[LINE_BYTES:]
-                line = raw.removesuffix(b"\r").decode(errors="replace")
-                if line:
-                    return line
-                if self._ended and not self._buffer:
-                    raise StopAsyncIteration
-            else:
-                await self._read_more()
-
-    async def _read_more(self) -> None:
-        try:
-            data = await trio.to_thread.run_sync(os.read, self._fd, LINE_BYTES, abandon_on_cancel=True)
-        except OSError:
-            data = b""  # closed from the start, or the terminal is gone
-        self._buffer += data
-        self._ended = not data
-
-
-def line_of(message: Message) -> str:
-    """A message on one line: `10002 (nick): text`."""
-    return f"{_who(message.sender_id, message.sender_name)}: {harmless(message.content)}"
-
-
-def harmless(text: str) -> str:
-    """`text` without what a terminal obeys: control characters, and those that turn the direction of writing.
-
-    Others wrote it. What could move the cursor, set the title, end the line or hide what stands there is shown escaped.
-    """
-    return "".join([char if _is_shown(char) else _escape(char) for char in text])
-
-
-def _is_shown(char: str) -> bool:
-    return char in _JOINERS or unicodedata.category(char) not in _OBEYED
-
-
-def _escape(char: str) -> str:
-    return _NAMED_ESCAPES.get(char) or char.encode("unicode_escape", errors="surrogatepass").decode()
-
-
-def _who(user_id: int, name: str) -> str:
-    return f"{user_id} ({harmless(name)})" if name else str(user_id)
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        typer.echo(f"* {harmless(text)}", err=True)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+def _place(room_id: int | None) -> str:
+    return "" if room_id is None else f", in room {room_id}"
