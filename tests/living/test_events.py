@@ -94,7 +94,7 @@ def test_likes_that_are_refused() -> None:
         ({"roomId": 7, "count": 51}, 400),
         ({"roomId": 7}, 400),
         ({"count": 1}, 400),
-        ({"roomId": 7, "count": "1"}, 400),
+        ({"roomId": 7, "count": "one"}, 400),
     ):
         assert error_of(one.answer(BIZ, bizCode=LIKE, data=data)) == code
     harness.advance(1)

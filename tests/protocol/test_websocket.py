@@ -214,7 +214,7 @@ def test_a_client_that_leaves_len_out_or_counts_otherwise() -> None:
         envelope() + b"x",
         b"\xef\xbb\xbf" + envelope(),
         envelope(magic=18674),
-        envelope(magic="18673"),
+        envelope(magic="18674"),
         envelope(magic=True),
         envelope(code=2**31),
         envelope(code=-(2**31) - 1),

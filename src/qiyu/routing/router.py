@@ -52,14 +52,15 @@ class Router:
         if feed.followers and not feed.admits(publication, self._limits.bound(publication.kind), self._limits.hard):
             _split_off_all(room)
         shared = feed.followers
+        apart = [session for session in feed.apart if session is not sender]  # who leaves the feed below has it already
         if shared:
             self._outboxes.grew(feed.add(publication))
             if publication.msg_id:
                 self._in_flight.note_shared(room, feed, publication)
         self._metrics.deliveries_shared += shared
         self._metrics.deliveries += shared
-        if feed.apart:
-            self._to_each([session for session in feed.apart if session is not sender], publication)
+        if apart:
+            self._to_each(apart, publication)
 
     def _to_each(self, receivers: list[Session], publication: Publication) -> None:
         if publication.kind is Kind.DROPPABLE:
