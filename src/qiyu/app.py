@@ -275,6 +275,7 @@ def _web_context(
         play_url=settings.video.play_url,
         engines=tuple(map(ipaddress.ip_network, settings.video.engines)),
         origins=Origins(http.cors_origins),
+        is_registration_open=settings.accounts.registration == "open",
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
         same_site=http.same_site,

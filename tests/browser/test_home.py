@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import expect
 
@@ -28,6 +29,19 @@ def test_somebody_new_signs_up_enters_and_chats(house: House, open_page: OpenPag
     expect(page.locator(".row.stored .name")).to_have_text("新来的")
     page.go_back()
     expect(card.locator(".count").first).to_have_attribute("aria-label", re.compile("^[01] watching$"))
+
+
+def test_where_registration_is_closed_there_is_only_signing_in(tmp_path: Path, open_page: OpenPage) -> None:
+    house = House(tmp_path, accounts__registration="closed")
+    house.start()
+    try:
+        page = open_page(at=house)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("dialog").get_by_label("Name", exact=True)).to_be_visible()
+        expect(page.locator("dialog .segmented")).to_have_count(0)
+        expect(page.locator("dialog").get_by_role("button", name="Sign up")).to_have_count(0)
+    finally:
+        house.stop()
 
 
 def test_what_is_wrong_is_said_in_place(house: House, open_page: OpenPage) -> None:

@@ -7,7 +7,14 @@ from qiyu.storage.users import VIP
 from qiyu.web.images import DEFAULT_AVATAR
 from web.sites import Site, bearer
 
-NOBODY = {"loginStatus": False, "userId": 0, "nickName": None, "avatar": None, "showStartLivingBtn": False}
+NOBODY = {
+    "loginStatus": False,
+    "userId": 0,
+    "nickName": None,
+    "avatar": None,
+    "showStartLivingBtn": False,
+    "registrationOpen": True,
+}
 
 
 async def test_nobody_is_logged_in(site: Site) -> None:
@@ -22,6 +29,7 @@ async def test_somebody_is_logged_in(site: Site) -> None:
         "nickName": "Ann",
         "avatar": "/ann.png",
         "showStartLivingBtn": False,
+        "registrationOpen": True,
     }
 
 

@@ -122,3 +122,13 @@ async def test_logging_out_with_the_header_ends_that_session(site: Site) -> None
     await ann.post("/user/logout", headers=bearer(other))
     assert (await ann.post("/home/initPage", headers=bearer(ann.token))).data["loginStatus"]
     assert not (await site.caller().post("/home/initPage", headers=bearer(other))).data["loginStatus"]
+
+
+async def test_where_registration_is_closed_accounts_are_made_by_whoever_runs_the_server(database: Database) -> None:
+    site = Site(database, is_registration_open=False)
+    answer = await site.caller().post("/user/register", form={"name": "ann", "password": PASSWORD})
+    assert answer.refusal == (403, "registration is closed here: whoever runs the server makes the accounts")
+    assert "Set-Cookie" not in answer.headers
+    assert (await site.caller().post("/home/initPage")).data["registrationOpen"] is False
+    await site.accounts.add("ann", PASSWORD, "", "", now=site.now)
+    assert (await site.caller().post("/user/login", form={"name": "ann", "password": PASSWORD})).data["userId"]

@@ -104,6 +104,13 @@ class AuthSettings(_Section):
     )
 
 
+class AccountsSettings(_Section):
+    registration: types.Registration = Field(
+        default="open",
+        description="Who may make an account: open = anybody, over HTTP; closed = `qiyu user add` alone.",
+    )
+
+
 class DatabaseSettings(_Section):
     url: types.Url = Field(
         default=SecretStr(""),
@@ -289,6 +296,7 @@ class Settings(BaseModel):
     instance: InstanceSettings = InstanceSettings()
     session: SessionSettings = SessionSettings()
     auth: AuthSettings = AuthSettings()
+    accounts: AccountsSettings = AccountsSettings()
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()
     messages: MessagesSettings = MessagesSettings()

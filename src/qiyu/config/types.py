@@ -150,6 +150,7 @@ KeyHours = Annotated[int, Field(ge=1, le=8784), Expected("a whole number of hour
 Hours = Annotated[int, Field(ge=24, le=8784), Expected("a whole number of hours from 24 to 8784")]
 Attempts = Annotated[int, Field(ge=1, le=10), Expected("a whole number from 1 to 10")]
 SameSite = Annotated[Literal["lax", "strict", "none"], Expected("lax, strict or none")]
+Registration = Annotated[Literal["open", "closed"], Expected("open or closed")]
 Synchronous = Annotated[Literal["normal", "full"], Expected("normal or full")]
 Secret = Annotated[
     SecretStr, AfterValidator(_check_secret), Expected(f'a text of at least {SECRET_CHARS} characters, or ""')

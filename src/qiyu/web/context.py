@@ -72,6 +72,8 @@ class WebContext:
     """Who may call /media."""
     origins: Origins = field(default_factory=Origins)
     """Whose pages may make calls here, with their cookies; `*` for any page, without."""
+    is_registration_open: bool = True
+    """Whether anybody may make an account."""
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose Forwarded, X-Forwarded-For and X-Forwarded-Proto headers are believed."""
     secure_cookies: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from qiyu.accounts.accounts import Login
+from qiyu.errors import CallRefused
 from qiyu.web.calls import Caller, anyone, set_session
 from qiyu.web.params import AnyText, Image, Name, NewPassword, NickName, NoParams, Params, Secret
 from qiyu.web.responses import ResponseData, success
@@ -38,7 +39,9 @@ class LoggedIn(ResponseData):
 @user.post("/register")
 @anyone(Registration, LoggedIn)
 async def register(asked: Registration, caller: Caller) -> Response:
-    """Make an account, and log in with it."""
+    """Make an account, and log in with it; 403 where registration is closed."""
+    if not caller.context.is_registration_open:
+        raise CallRefused(403, "registration is closed here: whoever runs the server makes the accounts")
     login = await caller.context.accounts.register(
         asked.name,
         asked.password,

@@ -79,7 +79,7 @@ function field(label, props, hint) {
   );
 }
 
-/** Sign in, or make an account. @param {() => void} [then] once somebody is signed in */
+/** Sign in, or make an account where anybody may. @param {() => void} [then] once somebody is signed in */
 export function openSignIn(then) {
   const body = h("div", {});
   const show = (/** @type {boolean} */ isNew) => {
@@ -102,7 +102,8 @@ export function openSignIn(then) {
     const nickName = field("sign.nick", {name: "nickName", maxlength: 35, autocomplete: "nickname"}, "sign.nick.hint");
     fill(
       body,
-      h("div", {class: "segmented", role: "group", label: "sign.which"}, tab("sign.in", false), tab("sign.up", true)),
+      session.registrationOpen
+        && h("div", {class: "segmented", role: "group", label: "sign.which"}, tab("sign.in", false), tab("sign.up", true)),
       isNew
         ? form([name, nickName, password], "sign.up.do", async (values) => {
           await session.register(values.name, values.password, values.nickName);

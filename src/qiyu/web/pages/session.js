@@ -19,12 +19,15 @@ import {QiyuClient} from "./qiyu-client.js";
  */
 class Session extends Emitter {
   /** @type {User|null} */ user = null;
+  /** Whether anybody may make an account. */
+  registrationOpen = true;
   /** @type {QiyuClient|null} */ client = null;
   /** @type {Inbox|null} */ inbox = null;
 
   /** Ask the server who this is. */
   async load() {
     const page = await call("home/initPage");
+    this.registrationOpen = page.registrationOpen;
     const user = page.loginStatus
       ? {userId: page.userId, nickName: page.nickName, avatar: page.avatar, canGoLive: page.showStartLivingBtn}
       : null;
