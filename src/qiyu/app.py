@@ -18,6 +18,8 @@ from qiyu.accounts.passwords import Passwords, RunInThread
 from qiyu.config import Settings, hosts_of
 from qiyu.drivers.clock import read_clock
 from qiyu.drivers.event_source import best_source
+from qiyu.drivers.http import HttpFront, HttpRules
+from qiyu.drivers.http_connection import HttpTimes
 from qiyu.drivers.listener import Listener, bind, capacity
 from qiyu.drivers.message_pruner import MessagePruner
 from qiyu.drivers.message_reader import MessageReader
@@ -96,7 +98,7 @@ class App:
     listeners: dict[str, list[Listener]]
     """By the name of their sockets; `http` has none."""
     anchor_away_seconds: float
-    keep_alive_seconds: float
+    http: HttpFront
     about: dict[str, str]
     """What the log says of it at the start: where the settings and the data are, and whether C reads ACKs."""
 
@@ -134,6 +136,7 @@ def build_app(
         forget_below=lambda: pruner.forget_below,
         committed=node.metrics.commit_seconds.observe,
     )
+    web = make_app(_web_context(settings, node, database, living_rooms, moderation, sockets, trusted))
     return App(
         node=node,
         dispatcher=dispatcher,
@@ -143,11 +146,11 @@ def build_app(
         prune=pruner.run,
         living_rooms=living_rooms,
         moderation=moderation,
-        web=make_app(_web_context(settings, node, database, living_rooms, moderation, sockets, trusted)),
+        web=web,
         sockets=sockets,
         listeners=_listeners(settings, sockets, poller, node),
         anchor_away_seconds=settings.living.anchor_away_seconds,
-        keep_alive_seconds=settings.http.keep_alive_seconds,
+        http=HttpFront(web, http_rules(settings), node.metrics),
         about={
             "settings": ", ".join(settings.files) or "defaults and environment",
             "database": database.address,
@@ -283,6 +286,18 @@ def _web_context(
     )
 
 
+def http_rules(settings: Settings) -> HttpRules:
+    """How much there may be at once over HTTP, and for how long."""
+    http = settings.http
+    return HttpRules(
+        connections=http.connections,
+        connections_per_address=http.connections_per_address,
+        requests=http.requests,
+        times=HttpTimes(http.keep_alive_seconds, http.request_seconds, http.answer_seconds),
+        proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
+    )
+
+
 def _stream_rules(settings: Settings) -> StreamRules:
     video = settings.video
     return StreamRules(viewer_bytes=video.viewer_bytes, gop_bytes=video.gop_bytes, silent_seconds=video.silent_seconds)
@@ -337,7 +352,7 @@ def doors(settings: Settings, node: Node) -> dict[str, Door]:
 def _listeners(
     settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, node: Node
 ) -> dict[str, list[Listener]]:
-    room = capacity(settings.limits.connections)
+    room = capacity(settings.limits.connections, settings.http.connections)
     return {
         name: [Listener(sock, door, poller, room, node.metrics) for sock in sockets.get(name, ())]
         for name, door in doors(settings, node).items()

@@ -91,6 +91,18 @@ class Metrics:
     """Connections over the limit: closed before a byte was read."""
     connections_crashed: int = 0
     """Connections closed because of a bug in the server (logged with a traceback)."""
+    http_connections_accepted: int = 0
+    """HTTP connections that were let in."""
+    http_connections_refused: int = 0
+    """HTTP connections over the limit ([http] connections): closed before a byte was read."""
+    http_connections_refused_address: int = 0
+    """HTTP connections over the limit of their address ([http] connections_per_address): closed likewise."""
+    http_requests: int = 0
+    """Complete HTTP requests."""
+    http_requests_refused: int = 0
+    """HTTP requests answered with 503 because too many were under way ([http] requests)."""
+    http_timed_out: int = 0
+    """HTTP heads and bodies that did not come in time, and answers that were not read in time."""
     turns: int = 0
     """Turns of the poller: reading what has come, then sending what is owed."""
     turns_long: int = 0

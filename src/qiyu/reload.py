@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from qiyu.app import App, doors, session_rules
+from qiyu.app import App, doors, http_rules, session_rules
 from qiyu.config import Settings
 from qiyu.drivers.listener import capacity
 from qiyu.logs import set_level
@@ -47,10 +47,14 @@ def _outboxes(app: App, settings: Settings) -> None:
 
 
 def _connections(app: App, settings: Settings) -> None:
-    room = capacity(settings.limits.connections)
+    room = capacity(settings.limits.connections, settings.http.connections)
     for listeners in app.listeners.values():
         for listener in listeners:
             listener.connections = room
+
+
+def _http(app: App, settings: Settings) -> None:
+    app.http.change(http_rules(settings))
 
 
 def _level(_app: App, settings: Settings) -> None:
@@ -64,6 +68,12 @@ def _nothing_yet(_app: App, _settings: Settings) -> None:
 RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
     "ws.allowed_origins": _allowed_origins,
     "http.cors_origins": _cors_origins,
+    "http.keep_alive_seconds": _http,
+    "http.request_seconds": _http,
+    "http.answer_seconds": _http,
+    "http.connections": _http,
+    "http.connections_per_address": _http,
+    "http.requests": _http,
     "session.heartbeat_seconds": _seconds,
     "limits.login_seconds": _seconds,
     "limits.body_bytes": _body_bytes,

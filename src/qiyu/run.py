@@ -159,7 +159,7 @@ async def _run(
         http_ended = trio.Event()
 
         async def run_web(task_status: trio.TaskStatus[object]) -> None:
-            await run_http(app.web, app.sockets["http"], stopping.wait, app.keep_alive_seconds, task_status=task_status)
+            await run_http(app.http, app.sockets["http"], stopping.wait, task_status=task_status)
             http_ended.set()
 
         await nursery.start(run_web)

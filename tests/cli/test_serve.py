@@ -119,6 +119,15 @@ def test_a_second_signal_does_not_wait(server: Process) -> None:
         assert server.stop(signal.SIGTERM) == 0
 
 
+def test_who_reads_nothing_does_not_keep_it_from_stopping(server: Process) -> None:
+    with socket.create_connection(("127.0.0.1", server.ports["http"]), timeout=PATIENCE_SECONDS) as sock:
+        sock.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+        assert sock.recv(1) == b"H"
+        started = time.monotonic()
+        assert server.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 5
+
+
 def test_it_makes_a_secret_once_and_says_so(server: Process, tmp_path: Path) -> None:
     secret = tmp_path / "data" / "secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600

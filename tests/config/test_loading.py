@@ -178,7 +178,8 @@ class TestUnknownNames:
             ("[tcp]\nPort = 1", "tcp.Port (from test.toml): unknown setting; did you mean "),
             (
                 "[tcp]\nconnections = 1",
-                "tcp.connections (from test.toml): unknown setting; did you mean limits.connections?",
+                "tcp.connections (from test.toml): unknown setting; did you mean http.connections or "
+                "limits.connections?",
             ),
             (
                 "window = 1",

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from qiyu.web.app import MAX_FORM_PARTS
+from qiyu.web.params import MAX_FIELDS
 from web.sites import Site
 
 JSON = {"Content-Type": "application/json"}
@@ -50,6 +52,25 @@ async def test_multipart_forms(site: Site) -> None:
     for broken in ("", "--x", "x" * 1000, "--x\r\nContent-Disposition: form-data\r\n\r\n\r\n--x--"):
         assert (await refusal(site, data=broken, headers=headers))[0] == 400
     assert (await refusal(site, data=body, headers={"Content-Type": "multipart/form-data"}))[0] == 400
+
+
+async def test_so_many_fields_and_not_one_more(site: Site) -> None:
+    fields = "type=1&page=1&pageSize=10" + "&x=1" * (MAX_FIELDS - 3)
+    assert await is_accepted(site, data=fields, headers=FORM)
+    too_many = (400, f"form: expected at most {MAX_FIELDS} fields; a list may stand in one, or in JSON")
+    assert await refusal(site, data=f"{fields}&x=1", headers=FORM) == too_many
+    assert await is_accepted(site, query_string=PAGE | {"x": [1] * (MAX_FIELDS - 3)})
+    answer = await refusal(site, query_string=PAGE | {"x": [1] * (MAX_FIELDS - 2)})
+    assert answer[1].startswith("query: expected at most ")
+
+
+async def test_so_many_parts_and_not_one_more(site: Site) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    body = "".join(part.format(name, value) for name, value in PAGE.items())
+    body += part.format("x", "1") * (MAX_FORM_PARTS - len(PAGE))
+    assert await is_accepted(site, data=f"{body}--x--\r\n", headers=headers)
+    assert (await refusal(site, data=body + part.format("x", "1") + "--x--\r\n", headers=headers))[0] == 413
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ async def test_a_refusal_has_its_code_and_the_status_that_http_has_for_it(code: 
     response = await on_refused(CallRefused(code, "why"))
     assert response.status_code == status
     assert await response.get_json() == {"code": code, "msg": "why", "data": None}
-    assert "Retry-After" not in response.headers
+    assert response.headers.get("Retry-After") == ("2" if code == 503 else None)
 
 
 async def test_who_comes_too_soon_is_told_when_to_come_again() -> None:

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from quart import Response, request
 
 from qiyu.accounts.accounts import AccountRules
-from qiyu.drivers.http import run_http
+from qiyu.drivers.http import HttpFront, HttpRules, run_http
 from qiyu.drivers.listener import address_of, bind
+from qiyu.metrics import Metrics
 from qiyu.storage.database import Database
 from web.sites import Site, bearer
 
@@ -49,7 +50,7 @@ async def test_no_request_breaks_the_server_and_every_answer_is_as_described(
     url = f"http://{address_of(sockets[0])}"
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_http, site.app, sockets, stop.wait, 75)
+        await nursery.start(run_http, HttpFront(site.app, HttpRules(), Metrics()), sockets, stop.wait)
         for path, operations in description["paths"].items():
             if mode.is_negative and not has_parameters(operations):
                 continue  # there is nothing to do wrong

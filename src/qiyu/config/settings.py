@@ -67,6 +67,23 @@ class HttpSettings(_Section):
         default=75,
         description="Seconds that an idle connection stays open: more than a proxy in front keeps its own.",
     )
+    request_seconds: types.Seconds = Field(
+        default=10, description="Seconds for the head of a request, and the same for its body."
+    )
+    answer_seconds: types.Seconds = Field(
+        default=30, description="Seconds for an answer to be made and read; one of many bytes gets more."
+    )
+    connections: types.Limit = Field(
+        default=2000, description="HTTP connections in all; further ones are closed. 0 = no limit."
+    )
+    connections_per_address: types.Limit = Field(
+        default=200,
+        description="HTTP connections from one IP address (IPv6: /64) that is no trusted proxy; 0 = no limit.",
+    )
+    requests: types.Limit = Field(
+        default=100,
+        description="Requests dealt with at once; others wait in line, five seconds at most. 0 = no limit.",
+    )
     session_days: types.Days = Field(default=30, description="Days for which a login over HTTP lasts.")
     trusted_proxies: types.Addresses = Field(
         default=(),

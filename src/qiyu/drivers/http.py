@@ -1,27 +1,55 @@
-"""Serves the HTTP application with hypercorn, on sockets that are bound already."""
+"""Serves the HTTP application on sockets that are bound already: accepts, as many as may be, and stops in time.
+
+How many connections there may be is bounded in all and for each address, of IPv6 for each network of 64 bits, within
+which one client picks its addresses as it likes. What is over it is closed at once, and counted by the reason. The
+proxies in front have many clients each: only the bound for all is theirs.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from math import ceil
-from typing import Any, Final
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeAlias
 
+import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Framework, Scope
+from hypercorn.trio.worker_context import WorkerContext
+
+from qiyu.drivers.http_connection import Connection, HttpTimes, Served
+from qiyu.drivers.http_exchange import Application, RequestLine
+from qiyu.drivers.listener import IPV6_BYTES, Acceptor, packed
+from qiyu.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 GRACEFUL_SECONDS: Final = 1.0
-READ_SECONDS: Final = 30  # without a byte of a request that has begun
+IPV6_NETWORK_BYTES: Final = 8
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRules:
+    """How much may be at once; 0 means no limit."""
+
+    connections: int = 2000
+    connections_per_address: int = 200
+    requests: int = 100
+    times: HttpTimes = field(default_factory=HttpTimes)
+    proxies: tuple[Network, ...] = ()
+    """Peers with many clients each, to which the bound for each address does not apply."""
 
 
 async def run_http(
-    app: Callable[..., Awaitable[None]],
+    front: HttpFront,
     sockets: list[socket.socket],
     stop: Callable[[], Awaitable[None]],
-    keep_alive_seconds: float,
     *,
     task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -30,32 +58,103 @@ async def run_http(
     A connection on which nothing is asked is closed after `keep_alive_seconds`. A proxy in front that keeps its own for
     longer would send a request just as it closes, and answer its client with 502.
     """
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            for sock in sockets:
+                acceptor = Acceptor(sock, partial(front.admit, connections), lambda: len(front))
+                accepting.start_soon(acceptor.run)
+            task_status.started()
+            await stop()
+            accepting.cancel_scope.cancel()
+        await front.stop()
+        connections.cancel_scope.deadline = trio.current_time() + GRACEFUL_SECONDS
+
+
+class HttpFront:
+    """The connections of one server."""
+
+    def __init__(self, app: Application, rules: HttpRules, metrics: Metrics) -> None:
+        self._rules = rules
+        self._metrics = metrics
+        self._served = Served(
+            app, rules.times, RequestLine(rules.requests, metrics), metrics, _hypercorn(), WorkerContext(None)
+        )
+        self._connections: set[Connection] = set()
+        self._by_address: Counter[bytes] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<HttpFront connections={len(self)} addresses={len(self._by_address)}>"
+
+    def __len__(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def change(self, rules: HttpRules) -> None:
+        """Rules for what comes from now on; the bounds count at once, and end nothing that is there."""
+        self._rules = rules
+        self._served.times = rules.times
+        self._served.line.change(rules.requests)
+
+    def admit(self, nursery: trio.Nursery, sock: socket.socket, address: Any) -> None:
+        """Serve a connection that was accepted, or close it."""
+        key = network_of(packed(sock.family, address[0]))
+        if self._rules.connections and len(self) >= self._rules.connections:
+            self._metrics.http_connections_refused += 1
+            sock.close()
+            return
+        limit = self._rules.connections_per_address
+        if limit and self._by_address[key] >= limit and not self._is_proxy(key):
+            self._metrics.http_connections_refused_address += 1
+            sock.close()
+            return
+        self._metrics.http_connections_accepted += 1
+        try:
+            sock.setblocking(False)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            server = sock.getsockname()[:2]
+        except OSError:  # macOS: the peer is gone already
+            sock.close()
+            return
+        connection = Connection(stream, address[:2], server, self._served)
+        self._connections.add(connection)
+        self._by_address[key] += 1
+        nursery.start_soon(self._run, connection, key)
+
+    async def stop(self) -> None:
+        """No further requests: connections that wait for one are closed, and the others close with their answer."""
+        await self._served.context.terminated.set()
+        for connection in self._connections:
+            connection.stop()
+
+    async def _run(self, connection: Connection, key: bytes) -> None:
+        try:
+            await connection.run()
+        except Exception:
+            self._metrics.connections_crashed += 1
+            log.exception("an HTTP connection was closed because of a bug")
+        finally:
+            self._connections.discard(connection)
+            self._by_address[key] -= 1
+            if not self._by_address[key]:
+                del self._by_address[key]
+
+    def _is_proxy(self, key: bytes) -> bool:
+        if not self._rules.proxies:
+            return False
+        padded = key.ljust(IPV6_BYTES, b"\0") if len(key) == IPV6_NETWORK_BYTES else key
+        address = ipaddress.ip_address(padded)
+        return any(address in network for network in self._rules.proxies)
+
+
+def network_of(address: bytes) -> bytes:
+    """Whom a connection counts to: an IPv4 address, or the first 64 bits of one of IPv6."""
+    return address[:IPV6_NETWORK_BYTES] if len(address) == IPV6_BYTES else address
+
+
+def _hypercorn() -> Config:
     config = Config()
-    config.bind = [f"fd://{sock.detach()}" for sock in sockets]
-    config.graceful_timeout = GRACEFUL_SECONDS
-    config.read_timeout = max(READ_SECONDS, ceil(keep_alive_seconds))  # which counts an idle connection as well
-    config.keep_alive_timeout = keep_alive_seconds
     config.accesslog = None  # paths may hold tokens
     config.errorlog = logging.getLogger("qiyu.http")
     config.errorlog.setLevel(logging.WARNING)  # where it listens is announced by us, like every listener
     config.include_server_header = False
-    await serve(_undisturbed(app), config, shutdown_trigger=stop, task_status=task_status)
-
-
-def _undisturbed(app: Callable[..., Awaitable[None]]) -> Framework:
-    """The application, which is not told that its client has gone before it has answered.
-
-    At the end of each response hypercorn says http.disconnect; quart-trio then cancels the very call of `send` that is
-    about to close the connection, which would stay open for ever.
-    """
-
-    async def asgi(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        async def receive_requests() -> Any:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                await trio.sleep_forever()  # quart-trio ends this when it has answered
-            return message
-
-        await app(scope, receive_requests, send)
-
-    return asgi
+    return config

@@ -11,7 +11,7 @@ import errno
 import functools
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -99,21 +99,22 @@ def _listen(sock: socket.socket, address: tuple[object, ...], *, takes_ipv4: boo
     return sock
 
 
-def capacity(connections: int) -> int:
+def capacity(connections: int, http_connections: int = 0) -> int:
     """How many connections there is room for: `connections` (0: any number), or what the files of the process allow.
 
     Asks for more files first. The rest are for HTTP, the database and the log, which must not go without because there
     are many clients.
     """
+    spare = SPARE_FILES + http_connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES if connections else hard
+    wanted = connections + spare if connections else hard
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if wanted > soft:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
-    room = max(soft - SPARE_FILES, soft // 2)
+    room = max(soft - spare, soft // 2)
     if connections and connections <= room:
         return connections
     if connections:
@@ -134,22 +135,16 @@ def packed(family: int, host: str) -> Address:
     return address.removeprefix(_IPV4_MAPPED) if len(address) == IPV6_BYTES else address
 
 
-class Listener:
-    """One listening socket. `connections` is how many the poller may have in all."""
+class Acceptor:
+    """One listening socket. `admit` is called with each connection and its address, and does not wait."""
 
     def __init__(
-        self,
-        sock: socket.socket,
-        door: Door,
-        poller: Poller,
-        connections: int,
-        metrics: Metrics,
+        self, sock: socket.socket, admit: Callable[[socket.socket, Any], None], count: Callable[[], int]
     ) -> None:
+        """`count` says how many connections are open: for the log."""
         self._sock = sock
-        self.door = door
-        self._poller = poller
-        self.connections = connections
-        self._metrics = metrics
+        self._admit = admit
+        self._count = count
         self._short = False  # of resources, and the log has it
 
     async def run(self) -> None:
@@ -172,13 +167,35 @@ class Listener:
             except OSError as exc:
                 if exc.errno in _OUT_OF_RESOURCES:
                     if not self._short:
-                        log.warning("cannot accept connections for now", reason=exc.strerror, open=len(self._poller))
+                        log.warning("cannot accept connections for now", reason=exc.strerror, open=self._count())
                     self._short = True
                     return False
                 continue  # accept(2): errors of the connection that was waiting, to be treated like EAGAIN
             self._short = False
             self._admit(sock, address)
         return True
+
+
+class Listener:
+    """A listening socket whose connections the poller gets. `connections` is how many that may have in all."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        door: Door,
+        poller: Poller,
+        connections: int,
+        metrics: Metrics,
+    ) -> None:
+        self._acceptor = Acceptor(sock, self._admit, lambda: len(poller))
+        self.door = door
+        self._poller = poller
+        self.connections = connections
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Accept until cancelled; then stop listening."""
+        await self._acceptor.run()
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         if len(self._poller) >= self.connections:

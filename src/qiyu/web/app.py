@@ -27,7 +27,7 @@ from qiyu.web.page import page
 from qiyu.web.user import user
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
-BODY_SECONDS: Final = 10
+MAX_FORM_PARTS: Final = 100
 
 # What an answer says unless it has said something else about it.
 _HEADERS: Final = {
@@ -79,7 +79,8 @@ def make_app(context: WebContext) -> QuartTrio:
     """The application, ready to be served."""
     app = _Application("qiyu", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
-    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
+    app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = None  # whoever serves it has deadlines of its own
     app.url_map.merge_slashes = False  # what has too many is not to be redirected anywhere
     app.extensions[EXTENSION] = context
     for blueprint in (page, home, living, moderation, im, user, media, health, docs):

@@ -19,8 +19,9 @@ from qiyu.protocol.bodies import encode_json
 log = structlog.get_logger(__name__)
 
 BUSINESS_ERROR: Final = 501
+NOT_NOW: Final = 503
 _STATUS: Final = {BUSINESS_ERROR: 409}  # to HTTP, 501 is a method that no server knows
-_RETRY_SECONDS: Final = 2  # when the database may be back
+_RETRY_SECONDS: Final = 2  # when the database may be back, and a queue shorter
 
 
 class ResponseData(BaseModel):
@@ -42,7 +43,11 @@ def success(data: BaseModel | None = None) -> Response:
 
 async def on_refused(error: CallRefused) -> Response:
     """A service said no."""
-    headers = {"Retry-After": str(error.seconds)} if isinstance(error, TooSoon) else None
+    headers = {}
+    if isinstance(error, TooSoon):
+        headers["Retry-After"] = str(error.seconds)
+    elif error.code == NOT_NOW:
+        headers["Retry-After"] = str(_RETRY_SECONDS)
     return reply(error.code, error.reason, headers=headers)
 
 
