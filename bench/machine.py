@@ -70,6 +70,8 @@ def _build_of_python() -> str:
         for name, option in (("optimized by a profile", "--enable-optimizations"), ("linked as a whole", "--with-lto"))
         if option in options
     ]
+    if not found and sys.base_prefix == "/usr":
+        return "the system's own build, of which it does not tell"  # Debian optimizes it, and leaves that out here
     return "built " + (" and ".join(found) or "without optimizations")
 
 
