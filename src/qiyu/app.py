@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import trio
@@ -18,6 +20,7 @@ from qiyu.accounts.passwords import Passwords, RunInThread
 from qiyu.config import Settings, hosts_of
 from qiyu.drivers.clock import read_clock
 from qiyu.drivers.event_source import best_source
+from qiyu.drivers.handshakes import HandshakeRules
 from qiyu.drivers.http import HttpFront, HttpRules
 from qiyu.drivers.http_connection import HttpTimes
 from qiyu.drivers.listener import Listener, bind, capacity
@@ -26,6 +29,7 @@ from qiyu.drivers.message_reader import MessageReader
 from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
 from qiyu.drivers.readiness import Readiness
+from qiyu.drivers.tls import Certificate
 from qiyu.errors import StartupError
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.handlers.registry import CLIENT_STATES, VIEWER_STATES, rtmp_door, tcp_door, ws_door
@@ -97,6 +101,8 @@ class App:
     """By `tcp`, `ws`, `http` and, where pictures come in, `rtmp`."""
     listeners: dict[str, list[Listener]]
     """By the name of their sockets; `http` has none."""
+    certificate: Certificate | None
+    """None where no listener speaks TLS."""
     anchor_away_seconds: float
     http: HttpFront
     about: dict[str, str]
@@ -115,11 +121,13 @@ def build_app(
     living_rooms: LivingRooms,
     sockets: dict[str, list[socket.socket]],
     trusted: TrustedClock,
+    certificate: Certificate | None = None,
 ) -> App:
     """Everything around the core; `sockets` are those of `bind_all`."""
     dispatcher = Dispatcher(node)
     moderation = Moderation(database, node.restrictions)
     poller = Poller(dispatcher, best_source(), read_clock)
+    poller.handshakes.rules = handshake_rules(settings)
     reader = MessageReader(dispatcher, poller, database, _history_ms(settings), read_clock)
     pruner = MessagePruner(
         database,
@@ -148,9 +156,10 @@ def build_app(
         moderation=moderation,
         web=web,
         sockets=sockets,
-        listeners=_listeners(settings, sockets, poller, node),
+        listeners=_listeners(settings, sockets, poller, node, certificate),
+        certificate=certificate,
         anchor_away_seconds=settings.living.anchor_away_seconds,
-        http=HttpFront(web, http_rules(settings), node.metrics),
+        http=HttpFront(web, http_rules(settings), node.metrics, context_for(certificate, "http")),
         about={
             "settings": ", ".join(settings.files) or "defaults and environment",
             "database": database.address,
@@ -223,6 +232,22 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     )
 
 
+def make_certificate(settings: Settings) -> Certificate | None:
+    """What the listeners that speak TLS do it with; raises `StartupError` where its files are no good."""
+    tls = settings.tls
+    return Certificate(Path(tls.certificate), Path(tls.key), tls.listeners) if tls.certificate else None
+
+
+def context_for(certificate: Certificate | None, listener: str) -> ssl.SSLContext | None:
+    """What a listener speaks TLS with; None where it does not."""
+    return None if certificate is None else certificate.context(listener)
+
+
+def handshake_rules(settings: Settings) -> HandshakeRules:
+    """How many, and how long."""
+    return HandshakeRules(settings.tls.handshakes, settings.tls.handshake_seconds)
+
+
 def session_rules(settings: Settings) -> SessionRules:
     """What is due of clients by the clock."""
     return SessionRules(settings.limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
@@ -273,6 +298,7 @@ def _web_context(
         streams=node.streams,
         engine_pushes=Engines(node.streams),
         are_pictures_open=settings.video.open,
+        tls_listeners=frozenset(settings.tls.listeners if settings.tls.certificate else ()),
         rtmp_port=settings.rtmp.port,
         rtmp_public_url=settings.rtmp.public_url,
         play_url=settings.video.play_url,
@@ -293,7 +319,9 @@ def http_rules(settings: Settings) -> HttpRules:
         connections=http.connections,
         connections_per_address=http.connections_per_address,
         requests=http.requests,
-        times=HttpTimes(http.keep_alive_seconds, http.request_seconds, http.answer_seconds),
+        times=HttpTimes(
+            http.keep_alive_seconds, http.request_seconds, http.answer_seconds, settings.tls.handshake_seconds
+        ),
         proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
     )
 
@@ -350,10 +378,17 @@ def doors(settings: Settings, node: Node) -> dict[str, Door]:
 
 
 def _listeners(
-    settings: Settings, sockets: dict[str, list[socket.socket]], poller: Poller, node: Node
+    settings: Settings,
+    sockets: dict[str, list[socket.socket]],
+    poller: Poller,
+    node: Node,
+    certificate: Certificate | None,
 ) -> dict[str, list[Listener]]:
     room = capacity(settings.limits.connections, settings.http.connections)
     return {
-        name: [Listener(sock, door, poller, room, node.metrics) for sock in sockets.get(name, ())]
+        name: [
+            Listener(sock, door, poller, room, node.metrics, tls=context_for(certificate, name))
+            for sock in sockets.get(name, ())
+        ]
         for name, door in doors(settings, node).items()
     }

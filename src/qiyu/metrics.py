@@ -103,6 +103,12 @@ class Metrics:
     """HTTP requests answered with 503 because too many were under way ([http] requests)."""
     http_timed_out: int = 0
     """HTTP heads and bodies that did not come in time, and answers that were not read in time."""
+    tls_handshakes: int = 0
+    """TLS handshakes that came to their end."""
+    tls_handshakes_failed: int = 0
+    """TLS handshakes that did not: the peer spoke no TLS, broke off, or took too long ([tls] handshake_seconds)."""
+    tls_handshakes_refused: int = 0
+    """Connections closed before a byte was read because too many TLS handshakes were under way ([tls] handshakes)."""
     turns: int = 0
     """Turns of the poller: reading what has come, then sending what is owed."""
     turns_long: int = 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import structlog
 
-from qiyu.app import App, doors, http_rules, session_rules
+from qiyu.app import App, doors, handshake_rules, http_rules, session_rules
 from qiyu.config import Settings
 from qiyu.drivers.listener import capacity
+from qiyu.errors import StartupError
 from qiyu.logs import set_level
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,11 @@ def _http(app: App, settings: Settings) -> None:
     app.http.change(http_rules(settings))
 
 
+def _handshakes(app: App, settings: Settings) -> None:
+    app.poller.handshakes.rules = handshake_rules(settings)
+    app.http.change(http_rules(settings))
+
+
 def _level(_app: App, settings: Settings) -> None:
     set_level(settings.log.level)
 
@@ -84,6 +91,8 @@ RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
     "limits.outbox_hard_bytes": _outboxes,
     "limits.connections_per_address": _nothing_yet,
     "limits.connections": _connections,
+    "tls.handshakes": _handshakes,
+    "tls.handshake_seconds": _handshakes,
     "log.level": _level,
 }
 """By the name of the setting, what makes it count."""
@@ -92,19 +101,31 @@ RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
 async def reload_all(app: App, settings: Settings, reloads: AsyncIterator[Settings]) -> None:
     """Apply each new version of the settings, until cancelled."""
     async for new in reloads:
-        apply(app, settings, new)
-        settings = new
+        settings = apply(app, settings, new)
 
 
-def apply(app: App, old: Settings, new: Settings) -> None:
-    """Let what has changed count, as far as it can while the server runs, and say what could not."""
+def apply(app: App, old: Settings, new: Settings) -> Settings:
+    """Let what has changed count, as far as it can while the server runs, and say what could not.
+
+    The certificate is read from its files in any case: it may have been renewed in them. Returns the settings that are
+    the last ones now: the old ones where those files are no good.
+    """
+    has_certificate = app.certificate is not None and bool(new.tls.certificate)
+    try:
+        if app.certificate is not None and has_certificate:
+            app.certificate.load(Path(new.tls.certificate), Path(new.tls.key))
+    except StartupError as exc:
+        log.error("the settings have a mistake, and stay as they were", mistakes=[str(exc)])  # noqa: TRY400
+        return old
     changed = changes(old, new)
+    applied = RELOADED.keys() | ({"tls.certificate", "tls.key"} if has_certificate else set())
     for how in dict.fromkeys(RELOADED[name] for name in changed if name in RELOADED):
         how(app, new)
-    log.info("read the settings again", changed=[name for name in changed if name in RELOADED])
-    waiting = [name for name in changed if name not in RELOADED]
+    log.info("read the settings again", changed=[name for name in changed if name in applied])
+    waiting = [name for name in changed if name not in applied]
     if waiting:
         log.warning("changed settings count only after a restart", settings=waiting)
+    return new
 
 
 def changes(old: Settings, new: Settings) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 import trio
 
-from qiyu.app import App, bind_all, build_app, build_node
+from qiyu.app import App, bind_all, build_app, build_node, context_for, make_certificate
 from qiyu.config import Settings, installation_secret, require_safe_secret
 from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
@@ -23,6 +23,7 @@ from qiyu.drivers.listener import address_of
 from qiyu.drivers.living import run_living_rooms, run_moderation, store_last_counts
 from qiyu.drivers.orphans import reap_orphans
 from qiyu.drivers.stopping import Stop
+from qiyu.drivers.tls import Certificate
 from qiyu.errors import Fenced
 from qiyu.living.rooms import LivingRooms
 from qiyu.model import InstanceId
@@ -75,6 +76,7 @@ async def _serve(
     secret, was_made = installation_secret(settings)
     if was_made:
         log.warning("made a secret for login tokens, and keep it in the data folder", folder=str(settings.data.dir))
+    certificate = make_certificate(settings)
     url = database_url(settings.database.url.get_secret_value(), settings.data.dir)
     with serving_alone(url), closing_all(bind_all(settings)) as sockets:
         # From here on it is known that nobody who serves is disturbed by a start that fails.
@@ -90,7 +92,7 @@ async def _serve(
                 now_ms=read_clock().unix_ms,
             )
             try:
-                app = await _build(settings, secret, database, mine, sockets)
+                app = await _build(settings, secret, database, mine, sockets, certificate)
             except trio.Cancelled:
                 await release_instance(database, mine)
                 raise
@@ -115,6 +117,7 @@ async def _build(
     database: Database,
     mine: InstanceId,
     sockets: dict[str, list[socket.socket]],
+    certificate: Certificate | None,
 ) -> App:
     largest = await database.read(largest_msg_id)  # of this moment: whoever served before writes no more
     node = build_node(settings, secret, largest, mine.number)
@@ -122,7 +125,7 @@ async def _build(
     now = read_clock()
     await living_rooms.refresh(now)
     trusted = TrustedClock(now, time_of(largest) if largest else 0)
-    app = build_app(settings, node, database, living_rooms, sockets, trusted)
+    app = build_app(settings, node, database, living_rooms, sockets, trusted, certificate)
     await app.moderation.refresh(now)
     return app
 
@@ -167,7 +170,7 @@ async def _run(
             for listener in itertools.chain.from_iterable(app.listeners.values()):
                 listening.start_soon(listener.run)
             for name, bound in app.sockets.items():
-                announce(f"{name:4} listening on {addresses[name]}" + _more(bound[1:]))
+                announce(f"{name:4} listening on {addresses[name]}" + _more(bound[1:]) + _with_tls(app, name))
             log.info("started", version=version("qiyu"), **app.about, **addresses)
             if reloading is not None:
                 listening.start_soon(reloading)
@@ -190,6 +193,10 @@ async def _run(
 
 def _more(bound: list[socket.socket]) -> str:
     return "".join(f" and {address_of(sock)}" for sock in bound)
+
+
+def _with_tls(app: App, name: str) -> str:
+    return "" if context_for(app.certificate, name) is None else " with TLS"
 
 
 async def _drain(app: App) -> None:

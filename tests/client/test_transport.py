@@ -10,6 +10,7 @@ from qiyu.client.transport import Address, parse_url
     [
         ("tcp://127.0.0.1:8085", Address("tcp", "127.0.0.1", 8085, "")),
         ("tcp://example.com", Address("tcp", "example.com", 8085, "")),
+        ("tls://example.com", Address("tls", "example.com", 8085, "")),
         ("ws://[::1]:8086", Address("ws", "::1", 8086, "")),
         ("ws://example.com/", Address("ws", "example.com", 80, "")),
         ("wss://example.com/im/", Address("wss", "example.com", 443, "/im")),

@@ -282,6 +282,20 @@ class TestWrongValues:
     def test_an_address_that_clients_cannot_use(self, name: str, value: str) -> None:
         assert problem(**{f"QIYU_{name}": value}).startswith(name.lower().replace("__", ".") + " = ")
 
+    def test_a_certificate_without_its_key(self) -> None:
+        assert problem("[tls]\ncertificate = 'a.pem'") == (
+            'tls.certificate = "a.pem" (from test.toml) and tls.key = "" (the default): '
+            "expected both of them, or neither"
+        )
+        assert "expected both of them, or neither" in problem(QIYU_TLS__KEY="a.key")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("KEY", "~/a.key"), ("CERTIFICATE", "a\nb"), ("LISTENERS", "ws,https"), ("LISTENERS", "all")],
+    )
+    def test_tls_that_cannot_be(self, name: str, value: str) -> None:
+        assert f"tls.{name.lower()} = " in problems(**{f"QIYU_TLS__{name}": value})[0]
+
     @pytest.mark.parametrize("dir_", ["", ".", "~", "~/qiyu", "a\x00b", "a\nb", "\udcff"])
     def test_a_folder(self, dir_: str) -> None:
         assert problem(QIYU_DATA__DIR=dir_).endswith("expected the name of a folder, with no ~ in front")
@@ -416,6 +430,10 @@ class TestRightValues:
     @pytest.mark.parametrize("url", ["wss://live.example.com", "wss://a:8443/im/", "ws://[::1]:8086/a/b", "ws://a/"])
     def test_an_address_with_a_path_or_without(self, url: str) -> None:
         assert load(QIYU_WS__PUBLIC_URL=url).ws.public_url == url
+
+    def test_a_certificate_and_its_key(self) -> None:
+        tls = load("[tls]\ncertificate = 'a.pem'\nkey = '/b/c.key'", QIYU_TLS__LISTENERS="ws, http").tls
+        assert (tls.certificate, tls.key, tls.listeners) == ("a.pem", "/b/c.key", ("ws", "http"))
 
     @pytest.mark.parametrize("path", ["", "/im", "/apps/im-1.0", "/~a/_b"])
     def test_a_path(self, path: str) -> None:

@@ -31,7 +31,7 @@ class FakePoller:
     def __len__(self) -> int:
         return self.added
 
-    def add(self, sock: socket.socket, door: object, address: bytes) -> None:
+    def add(self, sock: socket.socket, door: object, address: bytes, tls: object = None) -> None:
         sock.close()
         self.added += 1
         self.addresses.append(address)

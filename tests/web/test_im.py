@@ -72,6 +72,12 @@ async def test_a_path_of_its_own_is_told(database: Database) -> None:
     assert (data["wsImServerAddress"], data["wsUrl"]) == (f"{HOST}:8086", f"ws://{HOST}:8086/im")
 
 
+async def test_tls_is_told(database: Database) -> None:
+    site = Site(database, tls_listeners=frozenset(["ws"]))
+    ann = await site.user()
+    assert (await ann.post("/im/getImConfig")).data["wsUrl"] == f"wss://{HOST}:8086"
+
+
 @pytest.mark.parametrize(
     ("host", "called"),
     [("127.0.0.1:8080", "127.0.0.1"), ("[::1]:8080", "[::1]"), ("[::1]", "[::1]"), ("LOCALHOST", "LOCALHOST")],

@@ -194,6 +194,10 @@ async def test_the_list_and_the_room_say_who_is_on_air(site: Site) -> None:
             {"rtmp_port": 0, "ws_public_url": "wss://chat.example.com/im", "ws_path": "/other"},
             (None, "wss://chat.example.com/im/live/{}"),
         ),
+        (
+            {"tls_listeners": frozenset(["ws", "rtmp"])},
+            ("rtmps://live.example.com:1935/live", "wss://live.example.com:8086/live/{}"),
+        ),
         ({"rtmp_port": 0, "ws_path": "/im"}, (None, "ws://live.example.com:8086/im/live/{}")),
         (
             {"play_url": "https://cdn.example.com/{room}.m3u8"},

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Annotated, Final, Protocol
 
 import trio
@@ -76,6 +78,12 @@ def chat(
         ),
     ] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Go on printing when there is no more input.")] = False,
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--no-tls", help="Whether the server speaks TLS, if not as the settings say.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", help="PEM file of the authority that the server's certificate is from.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Send each line of input as a message, and print the messages that come, as `10002 (nick): text`.
@@ -94,12 +102,16 @@ def chat(
     settings = load_settings(config)
     configure_logging(settings.log.level, settings.log.format)
     connecting = connect(
-        _checked("--url", url) if url is not None else _url(settings, host, port, ws=ws),
+        _checked("--url", url) if url is not None else _url(settings, host, port, ws=ws, tls=tls),
         user_id=user,
         token=token or _token_maker(settings, user, app, name),
         app_id=app,
         room_id=room,
-        options=Options(logout_seconds=LOGOUT_SECONDS, heartbeat_seconds=settings.session.heartbeat_seconds),
+        options=Options(
+            logout_seconds=LOGOUT_SECONDS,
+            heartbeat_seconds=settings.session.heartbeat_seconds,
+            ssl_context=None if ca is None else _trust(ca),
+        ),
     )
     raise typer.Exit(trio.run(Conversation(to, _screen(), stay=stay).hold, connecting))
 
@@ -112,8 +124,18 @@ def _screen() -> Screen:
     return Terminal()
 
 
-def _url(settings: Settings, host: str, port: int | None, *, ws: bool) -> str:
-    scheme, section = ("ws", settings.ws) if ws else ("tcp", settings.tcp)
+def _trust(ca: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as exc:  # ssl.SSLError as well
+        raise typer.BadParameter(f"--ca: {ca} cannot be used: {exc.strerror or exc}") from None
+
+
+def _url(settings: Settings, host: str, port: int | None, *, ws: bool, tls: bool | None) -> str:
+    section = settings.ws if ws else settings.tcp
+    if tls is None:
+        tls = bool(settings.tls.certificate) and ("ws" if ws else "tcp") in settings.tls.listeners
+    scheme = ("wss" if tls else "ws") if ws else ("tls" if tls else "tcp")
     first = hosts_of(section.host)[0]
     host = host or LOOPBACK_OF.get(first, first)
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or section.port}{settings.ws.path if ws else ''}"

@@ -96,7 +96,7 @@ async def _asked(ask: Callable[[], T | Awaitable[T]], what: str) -> T:
 
 def _opener(url: str, options: Options) -> OpenTransport:
     address = parse_url(url)
-    opener = open_tcp if address.scheme == "tcp" else open_websocket
+    opener = open_tcp if address.scheme in {"tcp", "tls"} else open_websocket
 
     def open_transport(login: Login) -> AbstractAsyncContextManager[Transport]:
         return opener(address, login, options)

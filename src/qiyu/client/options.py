@@ -43,7 +43,8 @@ class Options:
     remembered_rooms: int = 100
     """Rooms of which the last msgId is known when they are entered again."""
     ssl_context: ssl.SSLContext | None = None
-    """For wss://, instead of Python's default."""
+    """For tls:// and wss://, instead of Python's default. `ssl.create_default_context(cafile="ca.pem")` believes just
+    the authorities in that file."""
 
 
 DEFAULTS: Final = Options()

@@ -47,8 +47,9 @@ class TcpTransport:
 
 @asynccontextmanager
 async def open_tcp(address: Address, login: Login, options: Options) -> AsyncIterator[TcpTransport]:
-    """An `OpenTransport` for tcp://."""
-    stream = await open_stream(address, options)
+    """An `OpenTransport` for tcp:// and tls://."""
+    plain = await open_stream(address, options)
+    stream = await open_tls(plain, address, options) if address.scheme == "tls" else plain
     try:
         transport = TcpTransport(stream)
         await transport.send([login_packet(login)])

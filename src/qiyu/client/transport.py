@@ -13,7 +13,7 @@ from qiyu.protocol.packet import MsgCode, Packet
 MAX_BODY_BYTES: Final = 1 << 20
 """The longest packet a client takes; a server's are a small part of it."""
 
-_DEFAULT_PORTS: Final = {"tcp": 8085, "ws": 80, "wss": 443}
+_DEFAULT_PORTS: Final = {"tcp": 8085, "tls": 8085, "ws": 80, "wss": 443}
 
 
 class Transport(Protocol):
@@ -56,14 +56,14 @@ class Address(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """Read `tcp://host:port`, `ws://host:port` or `wss://host:port/path`; raises ValueError."""
+    """Read `tcp://host:port`, `tls://host:port`, `ws://host:port` or `wss://host:port/path`; raises ValueError."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise _not_ours(url) from None
     path = parts.path.rstrip("/")
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or (path and parts.scheme == "tcp"):
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or (path and parts.scheme in {"tcp", "tls"}):
         raise _not_ours(url)
     if parts.query or parts.fragment or parts.username:
         raise _not_ours(url)
@@ -71,4 +71,4 @@ def parse_url(url: str) -> Address:
 
 
 def _not_ours(url: str) -> ValueError:
-    return ValueError(f"{url!r}: expected tcp://host:port, ws://host:port or wss://host:port")
+    return ValueError(f"{url!r}: expected tcp://host:port, tls://host:port, ws://host:port or wss://host:port")

@@ -91,6 +91,34 @@ class HttpSettings(_Section):
     )
 
 
+class TlsSettings(_Section):
+    certificate: types.File = Field(
+        default="",
+        description="PEM file of the certificate and those between it and its authority; empty = no TLS here.",
+    )
+    key: types.File = Field(default="", description="PEM file of its key, which has no password.")
+    listeners: types.Listeners = Field(
+        default=types.LISTENERS, description="Which listeners speak TLS, and nothing else, if there is a certificate."
+    )
+    handshakes: types.Limit = Field(
+        default=1000,
+        description="Handshakes under way at once, but for HTTP; connections beyond them are closed. 0 = no limit.",
+    )
+    handshake_seconds: types.Seconds = Field(
+        default=10, description="Seconds for a handshake; a connection slower than that is closed."
+    )
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if bool(self.certificate) != bool(self.key):
+            raise PydanticCustomError(
+                "pair",
+                "certificate and key go together",
+                {"keys": ("certificate", "key"), "expected": "both of them, or neither"},
+            )
+        return self
+
+
 class DataSettings(_Section):
     dir: types.Folder = Field(
         default=Path("data"),
@@ -309,6 +337,7 @@ class Settings(BaseModel):
     tcp: TcpSettings = TcpSettings()
     ws: WsSettings = WsSettings()
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
     data: DataSettings = DataSettings()
     instance: InstanceSettings = InstanceSettings()
     session: SessionSettings = SessionSettings()

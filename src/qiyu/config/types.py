@@ -13,6 +13,8 @@ from pydantic import AfterValidator, Field, SecretStr
 SECRET_CHARS: Final = 16
 """The shortest secret that is accepted."""
 
+LISTENERS: Final = ("tcp", "ws", "http", "rtmp")
+
 _MAX_LIMIT: Final = 2**31 - 1  # a packet's `len` is an int32; the other limits need no more either
 _DAY_SECONDS: Final = 86_400
 _YEAR_SECONDS: Final = 366 * _DAY_SECONDS
@@ -76,6 +78,18 @@ def _check_folder(folder: Path) -> Path:
     if folder == Path() or folder.parts[0].startswith("~") or not str(folder).isprintable():
         raise ValueError  # nothing expands a ~ here: it would make a folder of that name
     return folder
+
+
+def _check_file(file: str) -> str:
+    if file.startswith("~") or not file.isprintable():
+        raise ValueError
+    return file
+
+
+def _check_listeners(listeners: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(listeners) <= set(LISTENERS):
+        raise ValueError
+    return listeners
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
@@ -143,6 +157,13 @@ PlayUrl = Annotated[
     Field(pattern=r"^$|^(wss?|https?)://[^\s#@]*\{room\}[^\s#@]*$"),
     AfterValidator(_check_port_of),
     Expected('a ws, wss, http or https address with {room} in it, or ""'),
+]
+File = Annotated[str, AfterValidator(_check_file), Expected('the name of a file, with no ~ in front, or ""')]
+Listeners = Annotated[
+    tuple[str, ...],
+    Field(strict=False),
+    AfterValidator(_check_listeners),
+    Expected(f"a list of {', '.join(LISTENERS)}"),
 ]
 Days = Annotated[int, Field(ge=1, le=366), Expected("a whole number of days from 1 to 366")]
 KeptDays = Annotated[int, Field(ge=0, le=36_600), Expected("a whole number of days from 0 (for ever) to 36600")]

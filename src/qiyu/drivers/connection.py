@@ -44,6 +44,15 @@ class PlainConnection:
         """Send the beginning of `data`; returns how many bytes were taken. Raises BlockingIOError where none can be."""
         return self._sock.send(data)
 
+    @property
+    def owes(self) -> bool:
+        """Whether there are bytes to send that are not the outbox's; asked when there is nothing else to do."""
+        return False
+
+    def flush(self) -> bool:
+        """Send those; whether all of them are gone."""
+        return True
+
     def shut(self) -> None:
         """Nothing more will be sent: the peer finds the end of its stream."""
         self._sock.shutdown(socket.SHUT_WR)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
+from trio.abc import Stream
 
 from qiyu.drivers.http_connection import Connection, HttpTimes, Served
 from qiyu.drivers.http_exchange import Application, RequestLine
@@ -73,7 +75,8 @@ async def run_http(
 class HttpFront:
     """The connections of one server."""
 
-    def __init__(self, app: Application, rules: HttpRules, metrics: Metrics) -> None:
+    def __init__(self, app: Application, rules: HttpRules, metrics: Metrics, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._rules = rules
         self._metrics = metrics
         self._served = Served(
@@ -110,11 +113,13 @@ class HttpFront:
         self._metrics.http_connections_accepted += 1
         try:
             sock.setblocking(False)
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            stream: Stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
             server = sock.getsockname()[:2]
         except OSError:  # macOS: the peer is gone already
             sock.close()
             return
+        if self._tls is not None:
+            stream = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
         connection = Connection(stream, address[:2], server, self._served)
         self._connections.add(connection)
         self._by_address[key] += 1

@@ -22,7 +22,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, Scope, TaskGroup
-from trio.abc import HalfCloseableStream
+from trio.abc import HalfCloseableStream, Stream
 
 from qiyu.drivers.http_exchange import (
     RETRY_SECONDS,
@@ -58,6 +58,8 @@ class HttpTimes:
     """For its head from there on, and then for its body."""
     answer_seconds: float = 30
     """From the complete request to the end of the answer, which has to be read by then."""
+    handshake_seconds: float = 10
+    """For that of TLS, where it is spoken."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class Served:
 class Connection:
     """One client, from the accepted socket to its end."""
 
-    def __init__(self, stream: HalfCloseableStream, client: Peer, server: Peer, served: Served) -> None:
+    def __init__(self, stream: Stream, client: Peer, server: Peer, served: Served) -> None:
         self._stream = stream
         self._client = client
         self._server = server
@@ -84,6 +86,7 @@ class Connection:
         self._wire = HttpConnection()
         self._protocol: H11Protocol | None = None
         self._nursery: trio.Nursery
+        self._shaking = trio.CancelScope()
         self._reader = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._answering: trio.CancelScope | None = None
@@ -93,6 +96,8 @@ class Connection:
     async def run(self) -> None:
         """Serve it until either end closes it, or this is cancelled."""
         try:
+            if self._is_tls and not await self._shake_hands():
+                return
             async with trio.open_nursery() as self._nursery:
                 self._protocol = H11Protocol(
                     cast("AppWrapper", self._served.app),
@@ -100,7 +105,7 @@ class Connection:
                     self._served.context,
                     cast("TaskGroup", self),  # all that is asked of one is spawn_app
                     ConnectionState({}),
-                    False,  # no TLS
+                    self._is_tls,
                     self._client,
                     self._server,
                     self._protocol_send,
@@ -116,8 +121,25 @@ class Connection:
 
     def stop(self) -> None:
         """Close it, if nothing is under way; what is, is answered first."""
+        self._shaking.cancel()
         if self._deadline < math.inf:
             self._reader.cancel()
+
+    @property
+    def _is_tls(self) -> bool:
+        return isinstance(self._stream, trio.SSLStream)
+
+    async def _shake_hands(self) -> bool:
+        """Whether the peer speaks TLS, and in time."""
+        stream = cast("trio.SSLStream[trio.abc.Stream]", self._stream)
+        seconds = self._served.times.handshake_seconds
+        gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
+        with self._shaking, trio.move_on_after(seconds), gone:
+            await stream.do_handshake()
+            self._served.metrics.tls_handshakes += 1
+            return True
+        self._served.metrics.tls_handshakes_failed += 1
+        return False
 
     # What hypercorn calls.
 
@@ -240,11 +262,14 @@ class Connection:
         """Close in good order: what is still coming is read for a moment, or the kernel would take back the answer."""
         if self._peer_ended:
             return
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream  # HTTP needs no good-bye of TLS, and what comes now is thrown away
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(LINGER_SECONDS):
-            await self._stream.send_eof()
+            await cast("HalfCloseableStream", stream).send_eof()
             left = LINGER_BYTES
             while left > 0:
-                data = await self._stream.receive_some(READ_BYTES)
+                data = await stream.receive_some(READ_BYTES)
                 if not data:
                     return
                 left -= len(data)

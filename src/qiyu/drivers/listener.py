@@ -11,6 +11,7 @@ import errno
 import functools
 import resource
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -186,7 +187,10 @@ class Listener:
         poller: Poller,
         connections: int,
         metrics: Metrics,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`tls` is what it speaks TLS with."""
+        self._tls = tls
         self._acceptor = Acceptor(sock, self._admit, lambda: len(poller))
         self.door = door
         self._poller = poller
@@ -202,10 +206,14 @@ class Listener:
             self._metrics.connections_refused += 1
             sock.close()
             return
+        if self._tls is not None and not self._poller.handshakes.has_room:
+            self._metrics.tls_handshakes_refused += 1
+            sock.close()
+            return
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
-            self._poller.add(sock, self.door, packed(sock.family, address[0]))
+            self._poller.add(sock, self.door, packed(sock.family, address[0]), self._tls)
         except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
             self._metrics.connections_refused += 1
             sock.close()

@@ -20,6 +20,7 @@ Rules that keep it right:
 from __future__ import annotations
 
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -30,6 +31,8 @@ import trio
 from qiyu.drivers.alarm import Alarm
 from qiyu.drivers.connection import PlainConnection
 from qiyu.drivers.event_source import READ, WRITE, EventSource
+from qiyu.drivers.handshakes import HandshakeRules, Handshakes
+from qiyu.drivers.tls_connection import TlsConnection
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.model import Address, Instant
 from qiyu.routing.endpoint import Door, Endpoint
@@ -69,6 +72,7 @@ class Poller:
         self._closing: list[PlainConnection] = []
         self._ending: deque[PlainConnection] = deque()  # endpoints have ended; by deadline
         self._alarm = Alarm()
+        self.handshakes = Handshakes(HandshakeRules(), self._metrics)
         self._asleep = False
         self._emptied: trio.Event | None = None
         self._wake_for_all = self._wake  # made once: each outbox would keep a bound method of its own, of 64 bytes
@@ -81,14 +85,21 @@ class Poller:
     def __repr__(self) -> str:
         return f"<Poller connections={len(self)} dirty={len(self._dirty)}>"
 
-    def add(self, sock: socket.socket, door: Door, address: Address) -> Endpoint:
+    def add(self, sock: socket.socket, door: Door, address: Address, tls: ssl.SSLContext | None = None) -> Endpoint:
         """Drive a connected, non-blocking socket from now on, and close it in the end. Raises OSError if it cannot."""
         self._source.register(sock.fileno())  # first, for it may fail
         outbox = self._dispatcher.node.outboxes.open(self._wake_for_all)
-        endpoint = self._dispatcher.opened(door, outbox, address, self._clock())
-        connection = outbox.owner = PlainConnection(sock, outbox, endpoint)
+        now = self._clock()
+        endpoint = self._dispatcher.opened(door, outbox, address, now)
+        connection = PlainConnection(sock, outbox, endpoint) if tls is None else self._secured(sock, endpoint, tls, now)
+        outbox.owner = connection
         self._connections[connection.fd] = connection
         return endpoint
+
+    def _secured(self, sock: socket.socket, endpoint: Endpoint, tls: ssl.SSLContext, now: Instant) -> PlainConnection:
+        connection = TlsConnection(sock, endpoint.outbox, endpoint, tls, self.handshakes)
+        self.handshakes.begin(connection, now.monotonic)
+        return connection
 
     async def run(self) -> None:
         """Drive until cancelled; then close every socket."""
@@ -116,7 +127,9 @@ class Poller:
             self._crashed(connection, bug)
 
     def expire(self, now: Instant) -> None:
-        """Close what has had its second to say good-bye."""
+        """Close what has had its second to say good-bye, or its time for a TLS handshake."""
+        for connection in self.handshakes.late(now.monotonic):
+            self._close_later(connection)
         ending = self._ending
         while ending and ending[0].deadline <= now.monotonic:
             self._close_later(ending.popleft())
@@ -196,10 +209,19 @@ class Poller:
             self._close_now()
 
     def _writable(self, connection: PlainConnection, now: Instant) -> None:
+        if connection.owes and not self._passed_on(connection):
+            return
         if connection.outbox.is_bulk:
             self._wake(connection.outbox)
         else:
             self._flush(connection, now)
+
+    def _passed_on(self, connection: PlainConnection) -> bool:
+        try:
+            return connection.flush()
+        except OSError:
+            self._close_later(connection)
+            return False
 
     def _flush_dirty(self, now: Instant) -> None:
         dirty, self._dirty = self._dirty[:FLUSHES_A_TURN], self._dirty[FLUSHES_A_TURN:]
@@ -224,6 +246,8 @@ class Poller:
         try:
             size = connection.receive(self._buffer)
         except BlockingIOError:
+            if connection.owes:
+                self._wait_to_write(connection, True)
             return
         except OSError:  # reset, timed out, unreachable: the peer is gone
             self._close_later(connection)

@@ -65,7 +65,8 @@ def called_host() -> str:
 
 def websocket_url(context: WebContext) -> str:
     """Where clients open WebSockets, with the scheme, and with no slash at its end."""
-    return context.ws_public_url or f"ws://{called_host()}:{context.ws_port}{context.ws_path}"
+    scheme = "wss" if "ws" in context.tls_listeners else "ws"
+    return context.ws_public_url or f"{scheme}://{called_host()}:{context.ws_port}{context.ws_path}"
 
 
 def _client(context: WebContext, hops: list[str], nearest: str) -> str:

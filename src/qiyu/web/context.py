@@ -60,6 +60,8 @@ class WebContext:
     """With its scheme, such as wss://live.example.com/im; empty: the host that the call came to, with `ws_port`."""
     ws_path: str = ""
     """What the path of each WebSocket begins with here, such as /im."""
+    tls_listeners: frozenset[str] = frozenset()
+    """Which of `tcp`, `ws`, `http` and `rtmp` speak TLS here."""
     rtmp_port: int = 0
     """0 where no pictures come in here."""
     rtmp_public_url: str = ""

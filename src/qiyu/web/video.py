@@ -14,7 +14,8 @@ def push_url(ctx: WebContext) -> str | None:
     """What an encoder calls its server; None where pictures come in nowhere."""
     if ctx.rtmp_public_url:
         return ctx.rtmp_public_url
-    return f"rtmp://{called_host()}:{ctx.rtmp_port}/live" if ctx.rtmp_port else None
+    scheme = "rtmps" if "rtmp" in ctx.tls_listeners else "rtmp"
+    return f"{scheme}://{called_host()}:{ctx.rtmp_port}/live" if ctx.rtmp_port else None
 
 
 def stream_key(ctx: WebContext, room_id: int) -> str | None:
