@@ -28,6 +28,7 @@ from qiyu.drivers.message_pruner import MessagePruner
 from qiyu.drivers.message_reader import MessageReader
 from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
+from qiyu.drivers.proxied import Network
 from qiyu.drivers.readiness import Readiness
 from qiyu.drivers.tls import Certificate
 from qiyu.errors import StartupError
@@ -377,6 +378,12 @@ def doors(settings: Settings, node: Node) -> dict[str, Door]:
     }
 
 
+def introducing_proxies(settings: Settings) -> dict[str, tuple[Network, ...]]:
+    """For each listener, the networks whose connections begin with a PROXY protocol header."""
+    named = {"tcp": settings.tcp.proxy_protocol, "ws": settings.ws.proxy_protocol, "rtmp": ()}
+    return {name: tuple(map(ipaddress.ip_network, networks)) for name, networks in named.items()}
+
+
 def _listeners(
     settings: Settings,
     sockets: dict[str, list[socket.socket]],
@@ -385,9 +392,10 @@ def _listeners(
     certificate: Certificate | None,
 ) -> dict[str, list[Listener]]:
     room = capacity(settings.limits.connections, settings.http.connections)
+    proxies = introducing_proxies(settings)
     return {
         name: [
-            Listener(sock, door, poller, room, node.metrics, tls=context_for(certificate, name))
+            Listener(sock, door, poller, room, node.metrics, tls=context_for(certificate, name), proxies=proxies[name])
             for sock in sockets.get(name, ())
         ]
         for name, door in doors(settings, node).items()

@@ -109,6 +109,8 @@ class Metrics:
     """TLS handshakes that did not: the peer spoke no TLS, broke off, or took too long ([tls] handshake_seconds)."""
     tls_handshakes_refused: int = 0
     """Connections closed before a byte was read because too many TLS handshakes were under way ([tls] handshakes)."""
+    proxy_headers_refused: int = 0
+    """Connections of configured proxies that began with no good PROXY protocol header (proxy_protocol): closed."""
     turns: int = 0
     """Turns of the poller: reading what has come, then sending what is owed."""
     turns_long: int = 0

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from qiyu.app import App, doors, handshake_rules, http_rules, session_rules
+from qiyu.app import App, doors, handshake_rules, http_rules, introducing_proxies, session_rules
 from qiyu.config import Settings
 from qiyu.drivers.listener import capacity
 from qiyu.errors import StartupError
@@ -37,6 +37,13 @@ def _body_bytes(app: App, settings: Settings) -> None:
     for name, listeners in app.listeners.items():
         for listener in listeners:
             listener.door = made[name]
+
+
+def _proxies(app: App, settings: Settings) -> None:
+    networks = introducing_proxies(settings)
+    for name, listeners in app.listeners.items():
+        for listener in listeners:
+            listener.proxies = networks[name]
 
 
 def _content_chars(app: App, settings: Settings) -> None:
@@ -73,6 +80,8 @@ def _nothing_yet(_app: App, _settings: Settings) -> None:
 
 
 RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
+    "tcp.proxy_protocol": _proxies,
+    "ws.proxy_protocol": _proxies,
     "ws.allowed_origins": _allowed_origins,
     "http.cors_origins": _cors_origins,
     "http.keep_alive_seconds": _http,

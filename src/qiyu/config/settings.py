@@ -29,6 +29,10 @@ class TcpSettings(_Section):
         default="",
         description="host:port that clients are told to connect to; empty = the host they asked, and this port.",
     )
+    proxy_protocol: types.Addresses = Field(
+        default=(),
+        description="Networks of proxies that put a PROXY protocol header, version 2, before each connection.",
+    )
 
 
 class WsSettings(_Section):
@@ -45,6 +49,10 @@ class WsSettings(_Section):
     allowed_origins: types.Origins = Field(
         default=(),
         description='Pages that may connect, as exact origins; [] = pages of this machine only, ["*"] = any.',
+    )
+    proxy_protocol: types.Addresses = Field(
+        default=(),
+        description="Networks of proxies that put a PROXY protocol header, version 2, before each connection.",
     )
 
 

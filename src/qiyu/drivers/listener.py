@@ -19,9 +19,10 @@ import structlog
 import trio
 
 from qiyu.drivers.poller import Poller
-from qiyu.errors import StartupError
+from qiyu.drivers.proxied import Network, ProxyGone, is_within, read_source
+from qiyu.errors import ProtocolViolation, StartupError
 from qiyu.metrics import Metrics
-from qiyu.model import Address
+from qiyu.model import Address, address_text
 from qiyu.routing.endpoint import Door
 
 log = structlog.get_logger(__name__)
@@ -188,9 +189,14 @@ class Listener:
         connections: int,
         metrics: Metrics,
         tls: ssl.SSLContext | None = None,
+        proxies: tuple[Network, ...] = (),
     ) -> None:
-        """`tls` is what it speaks TLS with."""
+        """`tls` is what it speaks TLS with; from `proxies`, each connection begins with a PROXY protocol header."""
         self._tls = tls
+        self.proxies = proxies
+        self._introduced = 0  # connections whose header is being read
+        self._mistrusts = False  # a proxy sent no header, and the log has it
+        self._nursery: trio.Nursery
         self._acceptor = Acceptor(sock, self._admit, lambda: len(poller))
         self.door = door
         self._poller = poller
@@ -199,10 +205,11 @@ class Listener:
 
     async def run(self) -> None:
         """Accept until cancelled; then stop listening."""
-        await self._acceptor.run()
+        async with trio.open_nursery() as self._nursery:
+            await self._acceptor.run()
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
-        if len(self._poller) >= self.connections:
+        if len(self._poller) + self._introduced >= self.connections:
             self._metrics.connections_refused += 1
             sock.close()
             return
@@ -213,7 +220,31 @@ class Listener:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
-            self._poller.add(sock, self.door, packed(sock.family, address[0]), self._tls)
+            peer = packed(sock.family, address[0])
+            if self.proxies and is_within(peer, self.proxies):
+                self._introduced += 1
+                self._nursery.start_soon(self._admit_proxied, sock, peer)
+            else:
+                self._poller.add(sock, self.door, peer, self._tls)
         except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
             self._metrics.connections_refused += 1
             sock.close()
+
+    async def _admit_proxied(self, sock: socket.socket, proxy: Address) -> None:
+        taken = False
+        try:
+            address = await read_source(sock, proxy)
+            self._poller.add(sock, self.door, address, self._tls)
+            taken = True
+            self._mistrusts = False
+        except ProtocolViolation as exc:
+            self._metrics.proxy_headers_refused += 1
+            if not self._mistrusts:
+                log.warning("a proxy's connection was refused", address=address_text(proxy), reason=exc.reason)
+            self._mistrusts = True
+        except (ProxyGone, OSError):
+            self._metrics.connections_refused += 1
+        finally:
+            self._introduced -= 1
+            if not taken:
+                sock.close()
