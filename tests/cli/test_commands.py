@@ -50,6 +50,14 @@ def test_token_refuses_what_can_be_no_user(arguments: list[str], monkeypatch: py
     assert "expected" in re.sub(r"[\s│]+", " ", done.output)
 
 
+def test_config_check_looks_at_the_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QIYU_TLS__CERTIFICATE", "none.pem")
+    monkeypatch.setenv("QIYU_TLS__KEY", "none.key")
+    done = runner.invoke(cli, ["config", "check"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "tls.certificate: cannot read none.pem: No such file or directory"
+
+
 def test_config_prints_toml_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QIYU_AUTH__SECRET", SECRET)
     monkeypatch.setenv("QIYU_TCP__PORT", "9000")

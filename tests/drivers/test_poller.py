@@ -9,17 +9,21 @@ import sys
 import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 
+from certificates import make_certificate, needs_openssl, trusting
 from qiyu.app import build_node
 from qiyu.config import Settings
 from qiyu.drivers import poller as poller_module
 from qiyu.drivers.event_source import EventSource, SelectorSource, best_source
 from qiyu.drivers.poller import LINGER_SECONDS, Poller
+from qiyu.drivers.tls import Certificate
+from qiyu.drivers.tls_connection import TlsConnection
 from qiyu.errors import EndReason
 from qiyu.handlers.dispatch import Dispatcher
 from qiyu.handlers.registry import tcp_door
@@ -64,6 +68,13 @@ class Bench:
         ours.setblocking(False)
         session = cast("Session", self.poller.add(ours, tcp_door(self.node, 65536), b""))
         return RawTcpClient(theirs), session
+
+    def connect_tls(self, certificate: Certificate) -> tuple[socket.socket, TlsConnection]:
+        """A new connection that is to begin with a TLS handshake; the client's end of the socket pair."""
+        theirs, ours = socket.socketpair()
+        ours.setblocking(False)
+        session = self.poller.add(ours, tcp_door(self.node, 65536), b"", certificate.context("tcp"))
+        return theirs, cast("TlsConnection", session.outbox.owner)
 
     async def log_in(self, user: int) -> tuple[RawTcpClient, Session]:
         """A new connection, logged in."""
@@ -441,3 +452,57 @@ async def test_long_turns_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPa
         await trio.testing.wait_all_tasks_blocked()
     assert bench.node.metrics.turns > turns
     assert bench.node.metrics.turns_long >= 1
+
+
+# TLS
+
+
+class Reluctant:
+    """A socket that takes nothing, and then a few bytes at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._refusals = 3
+        self.recv_into, self.fileno, self.shutdown, self.close = sock.recv_into, sock.fileno, sock.shutdown, sock.close
+
+    def send(self, data: bytes) -> int:
+        if self._refusals:
+            self._refusals -= 1
+            raise BlockingIOError
+        return self._sock.send(data[:50])
+
+
+@needs_openssl
+async def test_a_handshake_that_the_kernel_does_not_take_at_once(bench: Bench, tmp_path: Path) -> None:
+    files = make_certificate(tmp_path)
+    theirs, connection = bench.connect_tls(Certificate(*files, ["tcp"]))
+    connection._sock = Reluctant(connection._sock)  # type: ignore[assignment]
+    stream = trio.SSLStream(
+        trio.SocketStream(trio.socket.from_stdlib_socket(theirs)), trusting(files[0]), server_hostname="localhost"
+    )
+    with trio.fail_after(10):
+        await stream.do_handshake()
+        await stream.send_all(frame(HEARTBEAT, b""))
+        assert b"expected 1001" in await stream.receive_some()
+    assert bench.node.metrics.tls_handshakes == 1
+    await trio.aclose_forcefully(stream)
+
+
+@needs_openssl
+async def test_a_peer_that_leaves_in_the_middle_of_a_handshake(bench: Bench, tmp_path: Path) -> None:
+    theirs, _ = bench.connect_tls(Certificate(*make_certificate(tmp_path), ["tcp"]))
+    theirs.close()
+    with trio.fail_after(10):
+        await bench.poller.drained()
+    assert bench.node.metrics.tls_handshakes_failed == 1
+
+
+@needs_openssl
+async def test_a_handshake_that_takes_too_long(bench: Bench, tmp_path: Path) -> None:
+    theirs, _ = bench.connect_tls(Certificate(*make_certificate(tmp_path), ["tcp"]))
+    with theirs:
+        bench.advance(9.9)
+        assert len(bench.poller) == 1
+        bench.advance(0.1)
+        assert len(bench.poller) == 0
+    assert bench.node.metrics.tls_handshakes_failed == 1

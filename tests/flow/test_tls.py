@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from certificates import make_certificate, needs_openssl, trusting
@@ -68,6 +69,24 @@ async def test_people_talk_over_all_of_them(start_server: Start, tmp_path: Path)
         assert await trio.to_thread.run_sync(status_of, server, trust) == 200
 
 
+async def test_a_slow_reader_gets_every_message_whole(start_server: Start, tmp_path: Path) -> None:
+    """The kernel's buffers are full meanwhile, in the middle of records."""
+    files = make_certificate(tmp_path)
+    settings = {"limits__outbox_soft_bytes": 0, "limits__outbox_hard_bytes": 0, "limits__content_chars": 0}
+    async with start_server(**secured(files), **settings) as server, raw(server, trusting(files[0])) as slow:
+        await slow.log_in(10001, server.token(10001), 7)
+        async with raw(server, trusting(files[0])) as sender:
+            await sender.log_in(10002, server.token(10002), 7)
+            for number in range(200):
+                data = {"roomId": 7, "content": f"{number} " + "x" * 50_000}
+                await sender.send(BIZ, bizCode=5555, data=data)
+            await sender.send(HEARTBEAT)
+            await sender.expect(HEARTBEAT)  # all of them are on their way
+            for number in range(200):
+                content = (await slow.expect(BIZ))["data"]["content"]
+                assert (content.split()[0], len(content)) == (str(number), len(f"{number} ") + 50_000)
+
+
 async def test_an_encoder_may_come_over_tls(start_server: Start, tmp_path: Path) -> None:
     files, port = make_certificate(tmp_path), free_port()
     async with start_server(**secured(files, rtmp__port=port)):
@@ -101,6 +120,18 @@ async def test_qiyu_chat_with_an_authority_of_ones_own(start_server: Start, tmp_
             for ca in (tmp_path / "none.pem", files[1]):
                 done = await chat("--ca", ca)
                 assert (done.returncode, b"cannot be used" in done.stderr) == (2, True)
+
+
+async def test_a_stop_waits_for_no_handshake(start_server: Start, tmp_path: Path) -> None:
+    files = make_certificate(tmp_path)
+    async with start_server(**secured(files, limits__login_seconds=0)) as server:
+        async with await RawTcpClient.connect(server.http) as web, await RawTcpClient.connect(server.tcp) as other:
+            await trio.testing.wait_all_tasks_blocked()
+            server.stop()
+            with trio.fail_after(5):
+                assert await web.stream.receive_some() == b""
+                assert await other.stream.receive_some() == b""
+                await server.stopped.wait()
 
 
 async def test_a_stop_says_good_bye_in_tls(start_server: Start, tmp_path: Path) -> None:
@@ -150,6 +181,8 @@ async def test_a_handshake_that_stands_still(start_server: Start, tmp_path: Path
             ):
                 assert await second.stream.receive_some() == b""  # no room for it
                 assert await first.stream.receive_some() == b""  # its time is up
+            async with await RawTcpClient.connect(server.http) as slow:
+                assert await slow.stream.receive_some() == b""
         async with raw(server, trusting(files[0])) as peer:
             await peer.log_in(10001, server.token(10001))
 

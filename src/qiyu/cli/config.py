@@ -10,7 +10,8 @@ import typer
 
 from qiyu.cli.options import ConfigOption
 from qiyu.config import CONFIG_FILE, describe, load_settings, require_safe_secret
-from qiyu.errors import ConfigError
+from qiyu.drivers.tls import Certificate
+from qiyu.errors import ConfigError, StartupError
 from qiyu.protocol import accelerator
 
 HERE: Final = Path(CONFIG_FILE)
@@ -38,6 +39,11 @@ def check(config: ConfigOption = None) -> None:
     """Say whether a server would start with the settings; every mistake is named, and the exit status is 2."""
     settings = load_settings(config)
     require_safe_secret(settings)
+    if settings.tls.certificate:
+        try:
+            Certificate(Path(settings.tls.certificate), Path(settings.tls.key), ())
+        except StartupError as exc:
+            raise ConfigError(str(exc)) from None
     _warn(settings.warnings)
     typer.echo(f"the settings are fine ({', '.join(settings.files) or 'no file'})")
 
