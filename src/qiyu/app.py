@@ -306,6 +306,7 @@ def _web_context(
         engines=tuple(map(ipaddress.ip_network, settings.video.engines)),
         origins=Origins(http.cors_origins),
         is_registration_open=settings.accounts.registration == "open",
+        path=http.path,
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
         same_site=http.same_site,

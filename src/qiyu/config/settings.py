@@ -59,6 +59,10 @@ class WsSettings(_Section):
 class HttpSettings(_Section):
     host: types.Host = Field(default="127.0.0.1", description=_HOST)
     port: types.Port = Field(default=8080, description="TCP port, 0 to 65535; 0 takes any free one.")
+    path: types.PathPrefix = Field(
+        default="",
+        description="What a proxy in front has before each path, such as /live, left there or taken away.",
+    )
     cors_origins: types.Origins = Field(
         default=(),
         description="Pages of others that may make calls, as origins; [] = those of this machine, at this machine.",

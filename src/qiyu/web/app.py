@@ -45,7 +45,12 @@ class _Application(QuartTrio):
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "http":
+            prefix: str = self.extensions[EXTENSION].path
             scope = _in_origin_form(scope)
+            if prefix and scope["path"] == prefix:
+                await _redirect(send, f"{prefix}/")  # or the page's addresses, which are relative, would go astray
+                return
+            scope = _below(prefix, scope)
         if scope["type"] == "http" and (reason := _fault_of(scope)):
             body = encode_json({"code": 400, "msg": reason, "data": None})
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -64,6 +69,20 @@ def _in_origin_form(scope: HTTPScope) -> HTTPScope:
     headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"host"]
     headers.append((b"host", host.encode("latin-1", "replace")))
     return {**scope, "path": path, "raw_path": raw_path.encode("latin-1"), "headers": headers}
+
+
+def _below(prefix: str, scope: HTTPScope) -> HTTPScope:
+    """The request as if it stood below no path; a proxy in front may have taken that away already."""
+    path = scope["path"]
+    if not prefix or not path.startswith(f"{prefix}/"):
+        return scope
+    return {**scope, "path": path.removeprefix(prefix), "raw_path": scope["raw_path"].removeprefix(prefix.encode())}
+
+
+async def _redirect(send: ASGISendCallable, to: str) -> None:
+    headers = [(b"location", to.encode()), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 308, "headers": headers, "trailers": False})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _fault_of(scope: HTTPScope) -> str:
@@ -85,7 +104,7 @@ def make_app(context: WebContext) -> QuartTrio:
     app.extensions[EXTENSION] = context
     for blueprint in (page, home, living, moderation, im, user, media, health, docs):
         app.register_blueprint(blueprint)
-    add_openapi(app)
+    add_openapi(app, context.path)
     app.register_error_handler(CallRefused, responses.on_refused)
     app.register_error_handler(DatabaseUnavailable, responses.on_database_unavailable)
     app.register_error_handler(HTTPException, responses.on_http_error)

@@ -108,7 +108,7 @@ def set_session(response: Response, caller: Caller, token: str) -> Response:
             COOKIE,
             token,
             max_age=caller.context.session_seconds if token else 0,
-            path="/",
+            path=caller.context.path or "/",
             secure=caller.context.secure_cookies or same_site == "none" or is_secure(caller.context),
             httponly=True,
             samesite=same_site.title(),

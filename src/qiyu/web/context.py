@@ -76,6 +76,8 @@ class WebContext:
     """Whose pages may make calls here, with their cookies; `*` for any page, without."""
     is_registration_open: bool = True
     """Whether anybody may make an account."""
+    path: str = ""
+    """What a proxy in front has before each path, such as /live."""
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose Forwarded, X-Forwarded-For and X-Forwarded-Proto headers are believed."""
     secure_cookies: bool = False

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 from quart import Blueprint, Response, current_app
-from quart_schema import APIKeySecurityScheme, HttpSecurityScheme, Info, QuartSchema, hide
+from quart_schema import APIKeySecurityScheme, HttpSecurityScheme, Info, QuartSchema, Server, hide
 from quart_schema import security_scheme as with_security
 from quart_schema.documentation import document_request, document_response
 from quart_schema.openapi import OpenAPIProvider
@@ -106,11 +106,12 @@ def expected_of(params: type[Params]) -> dict[str, Expected]:
     }
 
 
-def add_openapi(app: QuartTrio) -> None:
-    """Describe every call of `app`; the paths are those of `docs`."""
+def add_openapi(app: QuartTrio, path: str = "") -> None:
+    """Describe every call of `app`, which is served below `path`; the paths are those of `docs`."""
     QuartSchema(
         app,
         openapi_path=None,
+        servers=[Server(url=path)] if path else [],
         info=Info(
             title="qiyu",
             version=version("qiyu"),
@@ -153,7 +154,7 @@ async def page() -> Response:
     html = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>qiyu</title><style>{_STYLE}</style>'
         "<h1>qiyu</h1><p>Parameters may stand in a JSON body, in form fields, or in the query. Every answer is "
-        '<code>{"code", "msg", "data"}</code>. For machines: <a href="/openapi.json">openapi.json</a>.</p>'
+        '<code>{"code", "msg", "data"}</code>. For machines: <a href="openapi.json">openapi.json</a>.</p>'
         f"{''.join(calls)}</html>"
     )
     headers = {"Content-Security-Policy": _CSP, "Cache-Control": "no-cache"}
