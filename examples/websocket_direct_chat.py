@@ -1,7 +1,8 @@
-"""Answer each direct message with its own words, over WebSocket.
+"""Answer each direct message with its own words, over WebSocket, with an account.
 
-Against `make serve`, with `qiyu chat --user 10001 --to 10002` to talk to it:
-QIYU_TOKEN=$(qiyu token 10002 --name echo | cut -d' ' -f2) python examples/websocket_direct_chat.py 10002
+Against `make serve`, with an account that `echo 'correct horse' | qiyu user add echo` has made:
+ECHO_PASSWORD='correct horse' python examples/websocket_direct_chat.py echo
+It says its number; `qiyu chat --user 20000 --to` that number talks to it.
 """
 
 import os
@@ -9,11 +10,15 @@ import sys
 
 import trio
 
-from qiyu.client import ClientError, Message, RequestRefused, connect
+from qiyu.client import Api, ClientError, Message, RequestRefused, connect
 
 
-async def main(user: int) -> None:
-    async with connect("ws://127.0.0.1:8086", user_id=user, token=os.environ["QIYU_TOKEN"]) as client:
+async def main(name: str) -> None:
+    api = Api("http://127.0.0.1:8080")
+    user = await api.log_in(name, os.environ["ECHO_PASSWORD"])
+    # api.access says where to connect, with a fresh token, before each connection.
+    async with connect(api.access, user_id=user) as client:
+        print(f"answering as {user}", flush=True)
         async for item in client:
             if isinstance(item, Message) and item.is_direct:
                 try:
@@ -23,6 +28,6 @@ async def main(user: int) -> None:
 
 
 try:
-    trio.run(main, int(sys.argv[1]))
+    trio.run(main, sys.argv[1])
 except ClientError as error:
     sys.exit(str(error))

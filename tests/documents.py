@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -19,3 +20,9 @@ def table(document: str, heading: str) -> list[list[str]]:
         rows.append([cell.strip() for cell in line.strip("|").split("|")])
     assert rows
     return rows
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The blocks of code in that language, of a document in the root."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

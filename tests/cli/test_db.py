@@ -60,3 +60,34 @@ def test_it_takes_the_settings_of_a_file() -> None:
     Path("wrong.toml").write_text('[database]\nurl = "oracle://h/n"\n')
     done = runner.invoke(cli, ["db", "upgrade", "--config", "wrong.toml"])
     assert isinstance(done.exception, ConfigError)
+
+
+def test_a_backup_is_a_database_and_replaces_nothing() -> None:
+    runner.invoke(cli, ["db", "upgrade"])
+    done = runner.invoke(cli, ["db", "backup", "copy.db"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"wrote copy.db ({Path('copy.db').stat().st_size} bytes)\n"
+    with sqlite3.connect("copy.db") as connection:
+        assert connection.execute("SELECT version_num FROM t_qiyu_version").fetchall() == [(HEAD,)]
+    connection.close()
+    done = runner.invoke(cli, ["db", "backup", "copy.db"])
+    assert (done.exit_code, done.stderr) == (1, "qiyu: copy.db: is there already, and is left as it is\n")
+    done = runner.invoke(cli, ["db", "backup", "nowhere/copy.db"])
+    assert (done.exit_code, done.stderr) == (1, "qiyu: nowhere/copy.db.unfinished: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "tool"), [("postgresql://u@h/n", "pg_dump"), ("mariadb://u@h/n", "mariadb-dump or mysqldump")]
+)
+def test_a_database_on_a_server_has_tools_of_its_own(monkeypatch: pytest.MonkeyPatch, url: str, tool: str) -> None:
+    monkeypatch.setenv("QIYU_DATABASE__URL", url)
+    done = runner.invoke(cli, ["db", "backup", "copy.db"])
+    assert (done.exit_code, done.stderr) == (1, f"qiyu: the database is on a server: back it up with {tool}\n")
+    assert not Path("copy.db").exists()
+
+
+def test_without_a_database_there_is_no_backup() -> None:
+    done = runner.invoke(cli, ["db", "backup", "copy.db"])
+    assert done.exit_code == 1
+    assert "unable to open database file" in done.stderr
+    assert not Path("copy.db").exists()
