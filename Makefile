@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
 CRASH_SECONDS ?= 180
+ABUSE_OPTIONS ?=
 SIMULATE_SEEDS ?= 1000
 BENCH_OPTIONS ?=
 # What an installation is made of; the accelerator in C is left out where there is no compiler.
@@ -14,7 +15,7 @@ INSTALLED_FROM := pyproject.toml hatch_build.py src/qiyu/protocol/_accelerator.c
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check fuzz sanitize crash simulate bench bench-quick screenshots clean
+.PHONY: help serve demo test check fuzz sanitize crash abuse simulate bench bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ sanitize: $(VENV)/.development ## Run the tests of the accelerator with the sani
 
 crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180 at least), and see what is lost
 	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS)
+
+abuse: $(VENV)/.development ## Attack a server, and see what others notice of it (ABUSE_OPTIONS=--help)
+	cd tests && ../$(BIN)/python -m abuse $(ABUSE_OPTIONS)
 
 simulate: $(VENV)/.development ## Run a cluster in one process, with everything going wrong that can (SIMULATE_SEEDS=1000)
 	cd tests && ../$(BIN)/python -m simulate --seeds $(SIMULATE_SEEDS)

@@ -111,6 +111,12 @@ class Metrics:
     """Connections closed before a byte was read because too many TLS handshakes were under way ([tls] handshakes)."""
     proxy_headers_refused: int = 0
     """Connections of configured proxies that began with no good PROXY protocol header (proxy_protocol): closed."""
+    work: int = 0
+    """What clients' packets and frames have cost, in units of about a microsecond (docs/discussion/fairness.md)."""
+    turns_waited: int = 0
+    """Reads of a connection that waited for a later turn, because it had had its share of this one."""
+    reads_stopped: int = 0
+    """How often reading from a connection stopped because its peer did not read what it was owed."""
     turns: int = 0
     """Turns of the poller: reading what has come, then sending what is owed."""
     turns_long: int = 0

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,14 @@ class StartFailed(Exception):
 class ServerProcess:
     """`qiyu serve` with its data in `folder`; what it writes is kept in server.log there."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        more: Mapping[str, str] = types.MappingProxyType({}),
+        checkout: Path | None = None,
+    ) -> None:
+        """`more` are settings, without their `QIYU_`; `checkout` has the server that runs, if that is not this one."""
         self.folder = folder
         self.log = folder / "server.log"
         ports = _free_ports(3)
@@ -42,6 +50,8 @@ class ServerProcess:
             "QIYU_DATABASE__URL": database_url,
             "QIYU_AUTH__SECRET": SECRET,
             "QIYU_LIVING__REQUIRE_OPEN_ROOM": "false",
+            **{f"QIYU_{name}": value for name, value in more.items()},
+            **({"PYTHONPATH": str(checkout.resolve() / "src")} if checkout is not None else {}),
         }
         self._tokens = Tokens(SECRET, 300)
         self._process: subprocess.Popen[bytes] | None = None

@@ -506,3 +506,120 @@ async def test_a_handshake_that_takes_too_long(bench: Bench, tmp_path: Path) -> 
         bench.advance(0.1)
         assert len(bench.poller) == 0
     assert bench.node.metrics.tls_handshakes_failed == 1
+
+
+async def test_little_frames_wait_for_their_turn_in_the_kernel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    flooding, flood = await bench.log_in(10001)
+    quiet, patient = await bench.log_in(10002)
+    metrics = bench.node.metrics
+    handled: list[int] = []
+
+    def received(which: Session, data: memoryview, now: Instant) -> None:
+        Dispatcher.received(bench.dispatcher, which, data, now)
+        if which is patient:
+            handled.append(metrics.packets_received)
+
+    monkeypatch.setattr(bench.dispatcher, "received", received)
+    beat = frame(HEARTBEAT, b"{}")
+    async with flooding, quiet:
+        for _ in range(20):
+            # Both are ready before the poller looks, the one with the flood in front.
+            sent = socket_of(flooding).send(beat * 1000)
+            before = metrics.packets_received
+            socket_of(quiet).send(beat)
+            await quiet.expect(HEARTBEAT)
+            assert handled.pop() - before <= poller_module.FIRST_READ_BYTES / len(beat) + 1
+            await read_all(flooding, sent // len(beat))
+        assert flood.outbox.owner.buffer.nbytes == poller_module.LEAST_READ_BYTES
+        assert metrics.turns_waited > 0
+
+
+async def test_who_has_more_than_a_share_has_it_in_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    flooding = [await bench.log_in(user) for user in (10001, 10002, 10003)]
+    order: list[int] = []
+
+    def received(session: Session, data: object, now: Instant) -> None:
+        order.append(session.user_id)
+        bench.node.metrics.work += 200 if session.user_id == 10003 else 100
+
+    monkeypatch.setattr(bench.dispatcher, "received", received)
+    for peer, _ in flooding:
+        socket_of(peer).send(bytes(20_000))
+    with trio.fail_after(5):
+        while len(order) < 24:
+            await trio.lowlevel.checkpoint()
+    # Each read of the third makes twice as much work, so it is read half as often: the shares are of work.
+    work = [cost * order[:24].count(user) for cost, user in ((100, 10001), (100, 10002), (200, 10003))]
+    assert max(work) - min(work) <= 200, work
+    for peer, _ in flooding:
+        await trio.aclose_forcefully(peer.stream)
+
+
+async def test_what_makes_little_work_is_read_in_large_pieces(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    body = b'{"data":"%s"}' % (b"x" * 60_000)
+    async with peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.stream.send_all, frame(HEARTBEAT, body) * 30)
+        for _ in range(30):
+            await peer.expect(HEARTBEAT)
+        assert session.outbox.owner.buffer.nbytes >= 8 * poller_module.FIRST_READ_BYTES
+
+
+async def test_who_does_not_read_what_it_is_owed_is_not_read_either(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    metrics = bench.node.metrics
+    async with peer:
+        session.outbox.push(frame(ERROR, b'{"data":"%s"}' % (b"x" * 1_000_000)))
+        await trio.testing.wait_all_tasks_blocked()
+        before = metrics.packets_received
+        socket_of(peer).send(frame(HEARTBEAT, b"{}") * 5)
+        await trio.testing.wait_all_tasks_blocked()  # it neither reads on nor spins
+        assert metrics.packets_received - before == 5  # once, for it may have been the end
+        for _ in range(3):
+            socket_of(peer).send(frame(HEARTBEAT, b"{}") * 5)
+            await trio.testing.wait_all_tasks_blocked()
+        assert metrics.packets_received - before == 5
+        assert metrics.reads_stopped == 1
+        bench.now = Instant(bench.now.monotonic + 50, bench.now.unix_ms)
+        await peer.expect(ERROR)
+        for _ in range(20):
+            await peer.expect(HEARTBEAT)
+        assert session.last_seen == bench.now.monotonic
+        await peer.send(HEARTBEAT)
+        await peer.expect(HEARTBEAT)
+
+
+async def test_who_reads_slowly_is_read_as_it_reads(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    async with peer:
+        session.outbox.push(frame(ERROR, b'{"data":"%s"}' % (b"x" * 1_000_000)))
+        await trio.testing.wait_all_tasks_blocked()
+        socket_of(peer).send(frame(HEARTBEAT, b"{}"))
+        await trio.testing.wait_all_tasks_blocked()
+        before = bench.node.metrics.packets_received
+        socket_of(peer).send(frame(HEARTBEAT, b"{}"))
+        await peer.stream.receive_some(300_000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.outbox.size > poller_module.CLOGGED_BYTES
+        assert bench.node.metrics.packets_received == before + 1
+
+
+async def test_a_peer_that_is_not_read_and_resets_ends(bench: Bench) -> None:
+    peer, session = await bench.connect_tcp()
+    session.outbox.push(frame(ERROR, b" " * 10_000_000))
+    for _ in range(2):
+        await peer.stream.send_all(frame(HEARTBEAT, b"{}"))
+        await trio.testing.wait_all_tasks_blocked()
+    peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await trio.aclose_forcefully(peer.stream)
+    with trio.fail_after(5):
+        await bench.poller.drained()
+
+
+def socket_of(peer: RawTcpClient) -> socket.socket:
+    return cast("socket.socket", cast("Any", peer.stream.socket)._sock)
+
+
+async def read_all(peer: RawTcpClient, count: int) -> None:
+    for _ in range(count):
+        await peer.expect(HEARTBEAT)

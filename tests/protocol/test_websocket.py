@@ -486,6 +486,19 @@ def test_a_close_with_a_code_that_must_not_be_sent(code: int) -> None:
     assert not wire.peer_closed
 
 
+def test_frames_that_are_no_packets_are_counted_for_each_read() -> None:
+    wire = opened()
+    message = frame(FIN | TEXT, json.dumps({"magic": MAGIC, "code": 1004, "len": 2, "body": "{}"}).encode())
+    assert len(wire.receive_data(message * 3)) == 3
+    assert wire.frames == 0
+    wire.receive_data(frame(FIN | PING) + message + frame(FIN | PONG) * 2)
+    assert wire.frames == 3
+    wire.receive_data(frame(TEXT, b"{") + frame(CONTINUATION) * 4)
+    assert wire.frames == 5
+    wire.receive_data(b"")
+    assert wire.frames == 0
+
+
 def test_a_ping_and_a_close_in_one_read() -> None:
     wire = opened()
     wire.receive_data(frame(FIN | PING, b"1") + close_frame(1000))

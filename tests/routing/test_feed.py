@@ -466,3 +466,23 @@ class FeedAgainstPlain(RuleBasedStateMachine):
 
 
 TestFeedAgainstPlain = pytest.mark.property(FeedAgainstPlain.TestCase)
+
+
+def test_an_ack_of_nothing_in_the_range_changes_nothing() -> None:
+    town = Town()
+    session = town.member(10_001)
+    for number in (1, 3, 5):
+        town.say(chat(number))
+    strange = [str(10**18 + number) for number in (0, 2, 4, 6)] + ["7", "", "9" * 30]
+    assert town.in_flight.take(session, strange) == strange
+    assert session.range_length == 3
+
+
+def test_an_ack_in_the_middle_is_found_where_ids_have_become_longer() -> None:
+    town = Town()
+    session = town.member(10_001)
+    shorter = 10**17 - 10**18
+    for number in (shorter, shorter + 1, 0, 1):
+        town.say(chat(number))
+    assert town.in_flight.take(session, [str(10**18)]) == []
+    assert set(in_flight_of(session)) == {str(10**17), str(10**17 + 1), str(10**18 + 1)}

@@ -7,18 +7,42 @@ those and the socket is the connection's own affair.
 from __future__ import annotations
 
 import socket
+from typing import Final
 
 from qiyu.routing.endpoint import Endpoint
 from qiyu.routing.outbox import Outbox
+
+_NO_BUFFER: Final = memoryview(b"")
 
 
 class PlainConnection:
     """A socket with nothing in between. All calls raise OSError where the peer is gone."""
 
-    __slots__ = ("_sock", "at_eof", "closing", "deadline", "endpoint", "fd", "outbox", "waits_to_write")
+    __slots__ = (
+        "_sock",
+        "at_eof",
+        "buffer",
+        "closing",
+        "credit",
+        "deadline",
+        "endpoint",
+        "fd",
+        "is_clogged",
+        "outbox",
+        "waits_its_turn",
+        "waits_to_write",
+    )
 
     def __init__(self, sock: socket.socket, outbox: Outbox, endpoint: Endpoint) -> None:
         self._sock = sock
+        self.buffer = _NO_BUFFER
+        """Where its bytes are read to, and so how many at once: the beginning of the poller's one buffer."""
+        self.credit = 0
+        """How much more work it may make before it has to wait; less than nothing is a debt to later turns."""
+        self.waits_its_turn = False
+        """It has had its share, and the poller has it in the queue of those that have more."""
+        self.is_clogged = False
+        """Its peer does not read what it is owed, so it is read only as far as the peer does."""
         self.fd = sock.fileno()
         self.outbox = outbox
         self.endpoint = endpoint

@@ -14,6 +14,8 @@ Rules that keep it right:
   when its endpoint has ended and all is sent.
 - What may wait a moment (`Outbox.is_bulk`: the picture) is sent after everything else, for a limited part of a turn;
   the rest of it comes after what others have had to say meanwhile.
+- Who makes much work has a share of each turn, and its bytes wait in the kernel meanwhile; who does not read what it is
+  owed is read no further than it reads itself (docs/discussion/fairness.md).
 - An error in handling one connection's bytes is logged with its endpoint and closes that connection, no other.
 """
 
@@ -40,10 +42,21 @@ from qiyu.routing.outbox import Outbox
 
 log = structlog.get_logger(__name__)
 
+# How much is read of a connection at once: as much as lately made about half a share of work, so that pictures are read
+# in large pieces, and little frames in small ones.
+FIRST_READ_BYTES: Final = 2 * 1024
+LEAST_READ_BYTES: Final = 512
 READ_BYTES: Final = 256 * 1024
 SEND_BYTES: Final = 256 * 1024  # at most, in one call
 LINGER_SECONDS: Final = 1.0
 BUSY_SECONDS: Final = 0.005  # how long turns may follow each other before other tasks get theirs
+SHARED_SECONDS: Final = 0.002  # the same while some connections have more than their share
+# In units of about a microsecond (Metrics.work):
+SHARE_WORK: Final = 128  # what one connection may do in a turn
+BACKLOG_WORK: Final = 512  # what those that have more than that may do in a turn, all together
+TURN_WORK: Final = 10_000
+BYTES_A_UNIT: Final = 1024
+CLOGGED_BYTES: Final = 64 * 1024  # beyond what the kernel holds
 # How much one turn does at most, so that a room of thousands does not keep everybody else waiting: about 20 ms each.
 DELIVERIES_A_TURN: Final = 20_000
 FLUSHES_A_TURN: Final = 5_000
@@ -65,7 +78,9 @@ class Poller:
         self._source = source
         self._clock = clock
         self._connections: dict[int, PlainConnection] = {}
-        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._buffers = _beginnings(memoryview(bytearray(READ_BYTES)))
+        self._first_buffer = next(buffer for buffer in self._buffers if len(buffer) >= FIRST_READ_BYTES)
+        self._backlog: deque[PlainConnection] = deque()  # of connections that have had their share, and have more
         self._dirty: list[Outbox] = []
         self._bulk: deque[Outbox] = deque()
         self._left: list[tuple[int, int]] = []  # events that one turn had no time for
@@ -92,6 +107,8 @@ class Poller:
         now = self._clock()
         endpoint = self._dispatcher.opened(door, outbox, address, now)
         connection = PlainConnection(sock, outbox, endpoint) if tls is None else self._secured(sock, endpoint, tls, now)
+        connection.buffer = self._first_buffer
+        connection.credit = SHARE_WORK
         outbox.owner = connection
         self._connections[connection.fd] = connection
         return endpoint
@@ -146,7 +163,7 @@ class Poller:
             self._alarm.ring()
 
     async def _sleep(self) -> None:
-        if self._dirty or self._left or self._bulk:
+        if self._dirty or self._left or self._bulk or self._backlog:
             await trio.lowlevel.checkpoint()
             return
         self._asleep = True
@@ -159,13 +176,13 @@ class Poller:
         begun = until = 0.0
         while True:
             events = self._left or self._source.poll()
-            if not events and not self._dirty and not self._bulk:
+            if not events and not self._dirty and not self._bulk and not self._backlog:
                 break
             now = self._clock()
             if until:
                 self._count_turn(begun, now.monotonic)
             else:
-                until = now.monotonic + BUSY_SECONDS
+                until = now.monotonic + (SHARED_SECONDS if self._backlog else BUSY_SECONDS)
             begun = now.monotonic
             self._turn(events, now)
             if begun >= until:
@@ -186,9 +203,10 @@ class Poller:
         connections = self._connections
         metrics = self._metrics
         enough = metrics.deliveries + DELIVERIES_A_TURN
+        enough_work = metrics.work + TURN_WORK
         self._left = []
         for done, (fd, event) in enumerate(events):
-            if metrics.deliveries > enough:
+            if metrics.deliveries > enough or metrics.work > enough_work:
                 # First in the next turn: asked again, the source might put the same ones in front of them for ever.
                 # Whoever has gone by then is not found, and one that came with the same number has nothing to read.
                 self._left = events[done:]
@@ -199,8 +217,10 @@ class Poller:
                 continue
             if event & WRITE:
                 self._writable(connection, now)
-            if event != WRITE:
+            if event != WRITE and not (connection.waits_its_turn and event == READ):
                 self._read(connection, now)
+        if self._backlog:
+            self._read_backlog(now)
         if self._dirty:
             self._flush_dirty(now)
         if self._bulk:
@@ -215,6 +235,8 @@ class Poller:
             self._wake(connection.outbox)
         else:
             self._flush(connection, now)
+        if connection.is_clogged:
+            self._unclog(connection, now)
 
     def _passed_on(self, connection: PlainConnection) -> bool:
         try:
@@ -240,11 +262,44 @@ class Poller:
             if self._clock().monotonic >= until:
                 return
 
+    def _read_backlog(self, now: Instant) -> None:
+        """Deficit round robin: each has its share of work when its turn comes, and waits while it owes for more."""
+        backlog = self._backlog
+        metrics = self._metrics
+        enough = metrics.work + BACKLOG_WORK
+        while backlog and metrics.work < enough:
+            connection = backlog.popleft()
+            if connection.credit < 0:
+                connection.credit += SHARE_WORK
+                backlog.append(connection)
+                continue
+            # Less than a share of credit is left to nobody: a turn has one read.
+            connection.waits_its_turn = False
+            connection.credit = SHARE_WORK
+            metrics.turns_waited += 1
+            self._read(connection, now)
+            if not connection.waits_its_turn:
+                connection.credit = SHARE_WORK
+
     def _read(self, connection: PlainConnection, now: Instant) -> None:
         if connection.closing:
             return
+        if connection.waits_to_write and connection.outbox.held > CLOGGED_BYTES and not connection.endpoint.ended:
+            if connection.is_clogged:
+                return
+            # Its peer does not read what it is owed: it is not read either, or it would be owed ever more. This once it
+            # is, for what comes may be its end.
+            connection.is_clogged = True
+            self._metrics.reads_stopped += 1
+            self._watch(connection)
+        self._receive(connection, now)
+
+    def _receive(self, connection: PlainConnection, now: Instant) -> None:
+        buffer = connection.buffer
+        metrics = self._metrics
+        before = metrics.work
         try:
-            size = connection.receive(self._buffer)
+            size = connection.receive(buffer)
         except BlockingIOError:
             if connection.owes:
                 self._wait_to_write(connection, True)
@@ -254,13 +309,40 @@ class Poller:
             return
         try:
             if size:
-                self._dispatcher.received(connection.endpoint, self._buffer[:size], now)
+                metrics.work += size // BYTES_A_UNIT
+                self._dispatcher.received(connection.endpoint, buffer[:size], now)
+                work = metrics.work - before
+                if size == len(buffer) or work > connection.credit:
+                    self._had_its_share(connection, size, work)
                 return
             self._dispatcher.eof(connection.endpoint, now)
         except Exception as bug:  # noqa: BLE001
             self._crashed(connection, bug)
         if not size:
             self._ended(connection, now)
+
+    def _had_its_share(self, connection: PlainConnection, size: int, work: int) -> None:
+        """There is more of it, or was too much: the rest waits for its turn."""
+        connection.credit -= work
+        connection.waits_its_turn = True
+        self._backlog.append(connection)
+        wanted = size * SHARE_WORK // (2 * work) if work else READ_BYTES
+        buffers = self._buffers
+        if wanted < size:
+            connection.buffer = next((buffer for buffer in reversed(buffers) if len(buffer) <= wanted), buffers[0])
+        elif size == len(connection.buffer):
+            connection.buffer = next(
+                (buffer for buffer in buffers if 2 * size <= len(buffer) <= wanted), connection.buffer
+            )
+
+    def _unclog(self, connection: PlainConnection, now: Instant) -> None:
+        """Its peer has read some of what it is owed, so some of what it says is read: who is slow is not deaf."""
+        connection.endpoint.last_seen = now.monotonic
+        if not (connection.waits_to_write and connection.outbox.held > CLOGGED_BYTES):
+            connection.is_clogged = False
+            self._watch(connection)
+        if not connection.closing and not connection.at_eof:
+            self._receive(connection, now)
 
     def _ended(self, connection: PlainConnection, now: Instant) -> None:
         """The peer has shut its side. It may still read: what it is owed, and the answers to what it sent."""
@@ -314,10 +396,13 @@ class Poller:
     def _wait_to_write(self, connection: PlainConnection, wanted: bool) -> None:
         if connection.waits_to_write is not wanted:
             connection.waits_to_write = wanted
+            connection.is_clogged = connection.is_clogged and wanted
             self._watch(connection)
 
     def _watch(self, connection: PlainConnection) -> None:
-        events = (0 if connection.at_eof else READ) | (WRITE if connection.waits_to_write else 0)
+        events = (0 if connection.at_eof or connection.is_clogged else READ) | (
+            WRITE if connection.waits_to_write else 0
+        )
         self._source.watch(connection.fd, events)
 
     def _shut(self, connection: PlainConnection) -> None:
@@ -368,3 +453,11 @@ class Poller:
         self._close_now()
         self._source.close()
         self._alarm.close()
+
+
+def _beginnings(buffer: memoryview) -> list[memoryview]:
+    """The first bytes of the buffer, each time twice as many, and then all of it."""
+    sizes = [len(buffer)]
+    while sizes[-1] > LEAST_READ_BYTES:
+        sizes.append(sizes[-1] // 2)
+    return [buffer[:size] for size in reversed(sizes)]

@@ -15,6 +15,7 @@ def ack(node: Node, session: Session, body: Buffer, _now: Instant) -> None:
     """Wait for these no longer, and take direct ones out of the inbox (services/acks.py)."""
     packet = decode_ack(body)
     msg_ids = decode_ack_data(packet.data) if packet.data else []
+    node.metrics.work += len(msg_ids)
     node.acks.acknowledge(session, [packet.msg_id, *msg_ids] if packet.msg_id else msg_ids)
 
 

@@ -18,6 +18,9 @@ from qiyu.routing.endpoint import Door, Endpoint
 from qiyu.routing.outbox import Outbox
 from qiyu.services.node import Node
 
+PACKET_WORK: Final = 8
+FRAME_WORK: Final = 2
+"""What a packet and a frame cost at least, in units of about a microsecond; an ACK that is read in a run costs one."""
 HELD_PACKETS: Final = 1000
 HELD_BYTES: Final = 256 * 1024
 """How much one endpoint may send while an earlier packet of its waits for the database."""
@@ -40,17 +43,21 @@ class Dispatcher:
             return
         wire = endpoint.wire
         packets = wire.receive_data(data)
+        node = self.node
+        if wire.frames:
+            node.metrics.work += FRAME_WORK * wire.frames
         if packets:
             endpoint.last_seen = now.monotonic
-            node = self.node
             acks = packets[0].acks
             take_acks = endpoint.state.take_acks
             if acks is not None and take_acks is not None and len(packets) == 1:
                 # Most reads of a busy server bring this, and nothing else.
                 node.metrics.packets_received += len(acks)
+                node.metrics.work += len(acks)
                 take_acks(node, endpoint, acks)
             else:
                 node.metrics.packets_received += len(packets)
+                node.metrics.work += PACKET_WORK * len(packets)
                 if endpoint.held is None:
                     self._handle(endpoint, packets, now)
                 else:
@@ -167,6 +174,7 @@ class Dispatcher:
 
     def _acknowledge(self, endpoint: Endpoint, msg_ids: list[str]) -> None:
         self.node.metrics.packets_received += len(msg_ids) - 1  # the run was counted as one
+        self.node.metrics.work += len(msg_ids)
         take_acks = endpoint.state.take_acks
         if take_acks is not None:
             take_acks(self.node, endpoint, msg_ids)

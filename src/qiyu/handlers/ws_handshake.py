@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qiyu.errors import BadToken, ErrorCode, ProtocolViolation, Refused, WsClose
+from qiyu.handlers.login import LOGIN_WORK
 from qiyu.handlers.room import enter_at_login
 from qiyu.handlers.watch import watch, watched_room
 from qiyu.model import Instant
@@ -34,6 +35,7 @@ class Rejected(Exception):
 
 def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> None:
     """Upgrade, and log in unless the path is bare: then LOGIN is to follow. Or refuse with an HTTP status."""
+    node.metrics.work += LOGIN_WORK
     wire = session.wire
     if not isinstance(wire, WebSocketWire) or wire.upgrade is None:
         raise ProtocolViolation("code 1000: expected 1001 (LOGIN)", code=ErrorCode.NOT_LOGGED_IN)

@@ -47,6 +47,7 @@ class FrameReader(Generic[T]):
         "_buffer",  # an unfinished frame, or None
         "_message",  # the unmasked fragments of an unfinished message, or None
         "_wanted",  # how long _buffer must be before it is worth looking at again
+        "frames",
         "peer_closed",
     )
 
@@ -56,6 +57,8 @@ class FrameReader(Generic[T]):
         self._wanted = 0
         self.peer_closed = False
         """A close frame came; what follows it is ignored."""
+        self.frames = 0
+        """How many frames came that were no whole messages: control frames, and pieces of a message but the last."""
 
     def _take_message(self, message: bytes | bytearray, found: list[T]) -> None:
         """A whole text message came, which may not be UTF-8: put what it is into `found`."""
@@ -170,12 +173,14 @@ class FrameReader(Generic[T]):
 
     def _take_frame(self, first: int, payload: bytes, found: list[T]) -> None:
         if first & _CONTROL:
+            self.frames += 1
             self._take_control(first & _OPCODE, payload)
             return
         message = self._message
         if message is not None:
             message += payload
         if not first & _FIN:
+            self.frames += 1
             self._message = bytearray(payload) if message is None else message
             return
         self._message = None

@@ -34,6 +34,7 @@ class TcpWire:
     peer_closed: ClassVar[bool] = False  # the frames have no good-bye of their own
     is_open: ClassVar[bool] = True
     has_output: ClassVar[bool] = False
+    frames: ClassVar[int] = 0  # each is a packet
 
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes or NO_LIMIT

@@ -73,6 +73,7 @@ class WebSocketWire(FrameReader[Packet]):
         return response
 
     def receive_data(self, data: Buffer, /) -> list[Packet]:
+        self.frames = 0
         if self._state != _OPEN:
             return self._receive_request(data)
         packets: list[Packet] = []

@@ -30,6 +30,11 @@ class Wire(Protocol):
         """The peer said good-bye in the protocol's own terms (a WebSocket close frame); nothing more is read."""
         ...
 
+    @property
+    def frames(self) -> int:
+        """How many frames the last `receive_data` took that were no packets: control frames, pieces of a message."""
+        ...
+
     def receive_data(self, data: Buffer, /) -> list[Packet]:
         """Take bytes as they came off the connection, in any portions; return the packets they complete.
 

@@ -21,6 +21,7 @@ What was dropped for a slow receiver never enters.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 
 from qiyu.metrics import Metrics
@@ -154,7 +155,7 @@ class InFlight:
             if feed.log.ids[session.range_start - feed.log.base] == msg_id:
                 session.range_start += 1
                 return True
-            if all(each.msg_id != msg_id for each in _range(session)):
+            if not _is_in_range(session, msg_id):
                 return False
             session.write_out()
             table = session.room_in_flight
@@ -264,6 +265,18 @@ def _range(session: Session) -> Sequence[Publication]:
         return ()
     log = feed.log
     return log.items[session.range_start - log.base : feed.end - log.base]
+
+
+def _is_in_range(session: Session, msg_id: str) -> bool:
+    feed = session.feed
+    if feed is None:
+        return False
+    ids = feed.log.ids
+    start, end = session.range_start - feed.log.base, feed.end - feed.log.base
+    if not len(ids[start]) == len(ids[end - 1]) == len(msg_id):  # texts of unequal length do not compare as numbers do
+        return msg_id in ids[start:end]
+    at = bisect_left(ids, msg_id, start, end)
+    return at < end and ids[at] == msg_id
 
 
 def _settle(members: Collection[Session], publication: Publication) -> None:

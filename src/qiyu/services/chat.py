@@ -6,6 +6,8 @@ built anew from the fields that are known.
 
 from __future__ import annotations
 
+from typing import Final
+
 from qiyu.errors import ErrorCode, Refused
 from qiyu.living.restrictions import Restrictions, until_words
 from qiyu.metrics import Metrics
@@ -29,6 +31,12 @@ from qiyu.services.message_queue import MessageQueue
 from qiyu.services.rings import Ring, Rings
 
 MAX_TYPE = 2**31 - 1
+MEMBERS_A_UNIT: Final = 64
+"""A message costs its sender a unit of work for so many members that it reaches.
+
+That is less than it costs the server: what is said in one turn goes to each member in one piece, so it is worth while
+to take many messages together, and who may say how many is for the limits to say.
+"""
 
 
 class Chat:
@@ -69,6 +77,8 @@ class Chat:
         message = self._message(session, content, client_msg_id, refusal, now)
         if refusal is None:
             self._metrics.messages_accepted += 1
+            if content.room_id and session.room is not None:
+                self._metrics.work += len(session.room.members) // MEMBERS_A_UNIT
             self._metrics.latency.accepted(message.msg_id, now.monotonic)
         self._log.append(message, now)
 

@@ -34,6 +34,7 @@ class RtmpWire:
     name: ClassVar[str] = "rtmp"
     peer_closed: ClassVar[bool] = False  # an encoder unpublishes, and closes the connection
     is_open: ClassVar[bool] = False
+    frames: ClassVar[int] = 0  # chunks are as large as an encoder likes; its bytes say enough
 
     def __init__(self, limits: RtmpLimits) -> None:
         self._connection = RtmpConnection(limits)

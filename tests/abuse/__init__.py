@@ -1,0 +1,1 @@
+"""Attacks on a server of its own, on this machine only, and what other clients notice of them (`make abuse`)."""
