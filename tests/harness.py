@@ -81,6 +81,8 @@ class Client:
         self.http = b""
         """The head of the HTTP response, and its text if that is not an upgrade."""
         self.pongs: list[bytes] = []
+        self.pings = 0
+        """How often the server has asked whether it is there."""
         self._incoming = b""
         self._unread: list[Received] = []
 
@@ -270,6 +272,8 @@ class WsClient(Client):
                 packets.append(Received(envelope["code"], json.loads(envelope["body"])))
             elif opcode == CLOSE:
                 self.close_code = int.from_bytes(payload[:2]) if payload else 1005
+            elif opcode == PING:
+                self.pings += 1
             else:
                 assert opcode == PONG
                 self.pongs.append(payload)

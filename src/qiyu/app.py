@@ -78,6 +78,7 @@ from qiyu.web.app import make_app
 from qiyu.web.context import EXTENSION, WebContext
 
 SILENT_HEARTBEATS: Final = 2
+PING_HEARTBEATS: Final = 1.25  # who sends its heartbeats in time is never asked
 DAY_SECONDS: Final = 86_400
 HOUR_SECONDS: Final = 3_600
 HOUR_MS: Final = 1000 * HOUR_SECONDS
@@ -251,7 +252,8 @@ def handshake_rules(settings: Settings) -> HandshakeRules:
 
 def session_rules(settings: Settings) -> SessionRules:
     """What is due of clients by the clock."""
-    return SessionRules(settings.limits.login_seconds, SILENT_HEARTBEATS * settings.session.heartbeat_seconds)
+    heartbeat = settings.session.heartbeat_seconds
+    return SessionRules(settings.limits.login_seconds, SILENT_HEARTBEATS * heartbeat, PING_HEARTBEATS * heartbeat)
 
 
 def _web_context(

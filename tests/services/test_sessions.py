@@ -4,7 +4,20 @@ from itertools import count
 
 import pytest
 
-from harness import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM_CHAT, Harness, Received, error_of, in_flight_of, refusal
+from harness import (
+    BIZ,
+    ERROR,
+    HEARTBEAT,
+    LOGIN,
+    LOGOUT,
+    PONG,
+    ROOM_CHAT,
+    Harness,
+    Received,
+    error_of,
+    in_flight_of,
+    refusal,
+)
 
 
 def test_who_does_not_log_in_in_time_is_told_and_closed() -> None:
@@ -122,6 +135,39 @@ def test_a_ping_is_a_sign_of_life() -> None:
     assert other.close_code == 4008
     harness.advance(59)
     assert one.session.ended
+
+
+def test_a_hidden_tab_stays_though_its_timers_hardly_run() -> None:
+    """Chromium wakes the timers of a hidden page once a minute; the answers to pings are the browser's own."""
+    harness = Harness()
+    hidden = harness.log_in_ws(10_000)
+    for minute in range(5):
+        harness.advance(37.25)
+        assert (hidden.receive(), hidden.pings) == ([], minute)
+        harness.advance(0.25)
+        assert (hidden.receive(), hidden.pings) == ([], minute + 1)
+        hidden.write(hidden.masked(PONG, b""))
+    assert not hidden.session.ended
+
+
+def test_who_does_not_answer_is_idle_and_over_tcp_nobody_is_asked() -> None:
+    harness = Harness()
+    gone, woken = harness.log_in_ws(10_000), harness.log_in(10_001)
+    harness.advance(59.75)
+    assert (gone.receive(), woken.receive(), gone.pings) == ([], [], 1)
+    harness.advance(0.25)
+    assert [packet.code for packet in gone.receive() + woken.receive()] == [LOGOUT, LOGOUT]
+    assert gone.close_code == 4008
+
+
+def test_who_sends_its_heartbeats_is_not_asked() -> None:
+    harness = Harness()
+    lively = harness.log_in_ws(10_000)
+    for _ in range(10):
+        harness.advance(30)
+        lively.send(HEARTBEAT)
+        assert [packet.code for packet in lively.receive()] == [HEARTBEAT]
+    assert lively.pings == 0
 
 
 def test_a_newer_login_ends_the_older() -> None:

@@ -45,6 +45,7 @@ class Dispatcher:
         packets = wire.receive_data(data)
         node = self.node
         if wire.frames:
+            endpoint.last_seen = now.monotonic  # a ping, or the pong that the server asked for
             node.metrics.work += FRAME_WORK * wire.frames
         if packets:
             endpoint.last_seen = now.monotonic
@@ -65,7 +66,6 @@ class Dispatcher:
         if wire.error is not None or wire.peer_closed:
             self._left(endpoint, now)
         elif wire.has_output:
-            endpoint.last_seen = now.monotonic  # it answers a ping: a sign of life as good as a packet
             endpoint.outbox.push(wire.data_to_send())
 
     def eof(self, endpoint: Endpoint, now: Instant) -> None:

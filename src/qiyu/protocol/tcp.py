@@ -91,6 +91,10 @@ class TcpWire:
         """See `Wire.data_to_send`: TCP frames owe nothing of themselves."""
         return b""
 
+    def ping(self) -> bytes:
+        """See `Wire.ping`: a client has nothing to answer with."""
+        return b""
+
     def close(self, _ws_close: int, _reason: str, /) -> bytes:
         """See `Wire.close`: there is no good-bye below the LOGOUT packet."""
         return b""

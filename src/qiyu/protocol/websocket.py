@@ -8,7 +8,17 @@ from qiyu.errors import ProtocolViolation
 from qiyu.protocol import envelope
 from qiyu.protocol.accelerator import read_frames
 from qiyu.protocol.envelope import decode
-from qiyu.protocol.frames import FINAL_TEXT, LEAST_LIMIT, FrameReader, close, close_answer, header, pong, protocol_error
+from qiyu.protocol.frames import (
+    FINAL_TEXT,
+    LEAST_LIMIT,
+    FrameReader,
+    close,
+    close_answer,
+    header,
+    ping,
+    pong,
+    protocol_error,
+)
 from qiyu.protocol.handshake import Handshake, UpgradeRequest
 from qiyu.protocol.packet import Buffer, MsgCode, Packet
 
@@ -115,6 +125,9 @@ class WebSocketWire(FrameReader[Packet]):
     def splice(code: int, before: bytes, after: bytes, width: int, /) -> tuple[bytes, bytes]:
         head, tail = envelope.splice(code, before, after, width)
         return header(FINAL_TEXT, len(head) + width + len(tail)) + head, tail
+
+    def ping(self) -> bytes:
+        return ping() if self._sending else b""
 
     def close(self, ws_close: int, reason: str, /) -> bytes:
         if not self._sending:

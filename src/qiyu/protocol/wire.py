@@ -74,6 +74,10 @@ class Wire(Protocol):
         """
         ...
 
+    def ping(self) -> bytes:
+        """The bytes that ask the peer for a sign of life; empty where the protocol has no such question (TCP)."""
+        ...
+
     def close(self, ws_close: int, reason: str, /) -> bytes:
         """The bytes that say good-bye in the protocol's own terms, once; empty where it has none (TCP)."""
         ...

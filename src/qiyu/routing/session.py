@@ -47,6 +47,7 @@ class Session(Endpoint):
         "feed",
         "late_acks",
         "nickname",
+        "pinged",
         "range_start",
         "room",
         "room_in_flight",
@@ -73,6 +74,8 @@ class Session(Endpoint):
         """The room messages in flight that are not in the range; they were sent before those."""
         self.direct_in_flight: Table | None = None
         """None until something is in flight; the sweep gives emptied tables back."""
+        self.pinged = 0.0
+        """The `last_seen` of the silence in which it was last asked for a sign of life: each is asked about once."""
         self.late_acks = False
         """`InFlight` has given up a direct message unacknowledged: an ACK of what is on no table may be that one's."""
 
@@ -126,6 +129,14 @@ class Session(Endpoint):
         if error.client_msg_id:
             body = body[:-1] + b',"clientMsgId":%b}' % encode_json(error.client_msg_id)
         self.send(MsgCode.ERROR, body)
+
+    def ask_for_life(self) -> None:
+        """Ask a silent peer whether it is there, once; a browser answers by itself, whatever its page is doing."""
+        if self.pinged != self.last_seen:
+            self.pinged = self.last_seen
+            ping = self.wire.ping()
+            if ping:
+                self.outbox.push(ping)
 
     def tell_gap(self) -> None:
         """Tell a slow peer, once for each gap and at its very place, that room messages are missing from here on."""

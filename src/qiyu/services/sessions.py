@@ -35,6 +35,8 @@ class SessionRules:
 
     login_seconds: float
     idle_seconds: float
+    ping_seconds: float = 0
+    """After so much silence a peer is asked for a sign of life, where its wire has a way to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +166,18 @@ class Sessions:
         session.held = None
 
     def sweep(self, now: Instant) -> None:
-        """End who did not log in in time, and who has been silent too long; give unused memory back."""
+        """End who did not log in in time, and who has been silent too long; ask the quiet; give unused memory back."""
         self._sweep_not_logged_in(now)
         silent_since = now.monotonic - self.rules.idle_seconds if self.rules.idle_seconds else float("-inf")
+        quiet_since = now.monotonic - self.rules.ping_seconds if self.rules.ping_seconds else float("-inf")
         idle = []
         for session in self._hub:
-            if session.last_seen <= silent_since:
-                idle.append(session)
-            else:
-                self._in_flight.give_back(session)
+            if session.last_seen <= quiet_since:
+                if session.last_seen <= silent_since:
+                    idle.append(session)
+                    continue
+                session.ask_for_life()
+            self._in_flight.give_back(session)
         for session in idle:
             self._metrics.sessions_idle += 1
             self.end(session, EndReason.IDLE)

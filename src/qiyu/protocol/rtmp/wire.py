@@ -66,6 +66,9 @@ class RtmpWire:
         self._connection.accept()
         return self._connection.data_to_send()
 
+    def ping(self) -> bytes:
+        return b""
+
     def close(self, _ws_close: int, reason: str, /) -> bytes:
         """The bytes that tell the encoder why, where there is a reason."""
         self._is_closed = True
