@@ -323,3 +323,17 @@ def test_what_the_kernel_does_not_take_of_a_handshake_is_owed(
     pair.pump()
     pair.client.do_handshake()
     pair.close()
+
+
+def test_what_is_more_than_the_buffer_waits_for_the_next_call(pair: Pair) -> None:
+    pair.shake_hands()
+    pair.buffer = memoryview(bytearray(512))
+    sent = bytes(range(256)) * 80
+    pair.client.write(sent)
+    pair.sock.sendall(pair.outgoing.read())
+    found = b""
+    while len(found) < len(sent):
+        data = pair.receive()
+        found += data or b""
+    assert found == sent
+    assert pair.receive() is None

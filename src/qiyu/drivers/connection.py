@@ -12,7 +12,7 @@ from typing import Final
 from qiyu.routing.endpoint import Endpoint
 from qiyu.routing.outbox import Outbox
 
-_NO_BUFFER: Final = memoryview(b"")
+NO_BUFFER: Final = memoryview(b"")
 
 
 class PlainConnection:
@@ -35,7 +35,7 @@ class PlainConnection:
 
     def __init__(self, sock: socket.socket, outbox: Outbox, endpoint: Endpoint) -> None:
         self._sock = sock
-        self.buffer = _NO_BUFFER
+        self.buffer = NO_BUFFER
         """Where its bytes are read to, and so how many at once: the beginning of the poller's one buffer."""
         self.credit = 0
         """How much more work it may make before it has to wait; less than nothing is a debt to later turns."""

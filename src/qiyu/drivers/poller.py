@@ -277,7 +277,8 @@ class Poller:
             connection.waits_its_turn = False
             connection.credit = SHARE_WORK
             metrics.turns_waited += 1
-            self._read(connection, now)
+            if not connection.at_eof:
+                self._read(connection, now)
             if not connection.waits_its_turn:
                 connection.credit = SHARE_WORK
 
@@ -334,6 +335,12 @@ class Poller:
             connection.buffer = next(
                 (buffer for buffer in buffers if 2 * size <= len(buffer) <= wanted), connection.buffer
             )
+
+    def _read_on(self, connection: PlainConnection) -> None:
+        """It was not read for a while: something may wait of which the socket does not tell."""
+        if not connection.waits_its_turn and not connection.at_eof:
+            connection.waits_its_turn = True
+            self._backlog.append(connection)
 
     def _unclog(self, connection: PlainConnection, now: Instant) -> None:
         """Its peer has read some of what it is owed, so some of what it says is read: who is slow is not deaf."""

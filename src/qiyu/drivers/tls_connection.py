@@ -27,7 +27,17 @@ _raw = memoryview(bytearray(RAW_BYTES))  # only one connection is read at a time
 class TlsConnection(PlainConnection):
     """See `PlainConnection`. All calls raise OSError where the peer is gone or speaks no TLS; ssl.SSLError is one."""
 
-    __slots__ = ("_ahead", "_handshakes", "_incoming", "_is_ready", "_is_shut", "_outgoing", "_ssl", "_unsent")
+    __slots__ = (
+        "_ahead",
+        "_handshakes",
+        "_has_more",
+        "_incoming",
+        "_is_ready",
+        "_is_shut",
+        "_outgoing",
+        "_ssl",
+        "_unsent",
+    )
 
     def __init__(
         self, sock: socket.socket, outbox: Outbox, endpoint: Endpoint, context: ssl.SSLContext, handshakes: Handshakes
@@ -54,9 +64,15 @@ class TlsConnection(PlainConnection):
 
     def receive(self, buffer: memoryview) -> int:
         """See `PlainConnection.receive`: decrypted. Raises BlockingIOError also for bytes that tell nothing yet."""
+        if self._has_more:
+            with suppress(ssl.SSLError):  # there was no more after all, or reading finds out what is wrong
+                return self._decrypt(buffer)
         if not self._is_ready and not self._handshakes.may_step():
             raise BlockingIOError  # what has come stays in the kernel, and we are called again
-        size = self._sock.recv_into(_raw)
+        return self._receive(buffer)
+
+    def _receive(self, buffer: memoryview) -> int:
+        size = self._sock.recv_into(_raw, min(len(buffer), RAW_BYTES))
         if self._is_shut:
             return size  # thrown away: nobody reads it any more
         if size:
