@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certificates import make_certificate, needs_openssl, trusting
+from qiyu.drivers.connection import PlainConnection
 from qiyu.drivers.handshakes import STEPS_A_TURN, HandshakeRules, Handshakes
 from qiyu.drivers.tls import Certificate
 from qiyu.drivers.tls_connection import TlsConnection
@@ -298,23 +299,17 @@ def test_what_the_kernel_does_not_take_of_a_handshake_is_owed(
     pair = Pair(files)
     with pytest.raises(ssl.SSLWantReadError):
         pair.client.do_handshake()
-    sock, calls = pair.ours._sock, 0
+    send, calls = PlainConnection.send, 0
 
-    class Full:
-        """A socket that takes nothing, at first."""
+    def send_little(connection: PlainConnection, data: bytes) -> int:
+        """The socket takes nothing, at first."""
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise BlockingIOError
+        return send(connection, data[:100])
 
-        recv_into: Callable[..., int] = sock.recv_into
-        close = sock.close
-
-        @staticmethod
-        def send(data: bytes) -> int:
-            nonlocal calls
-            calls += 1
-            if calls == 1:
-                raise BlockingIOError
-            return sock.send(data[:100])
-
-    pair.ours._sock = Full()  # type: ignore[assignment]
+    monkeypatch.setattr(PlainConnection, "send", send_little)
     pair.sock.sendall(pair.outgoing.read())
     assert pair.receive() is None
     assert pair.ours.owes

@@ -6,46 +6,43 @@ those and the socket is the connection's own affair.
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import Final
 
 from qiyu.routing.endpoint import Endpoint
 from qiyu.routing.outbox import Outbox
 
-NO_BUFFER: Final = memoryview(b"")
 
+class Share:
+    """What the poller knows of a connection that has had more to say than its share of a turn."""
 
-class PlainConnection:
-    """A socket with nothing in between. All calls raise OSError where the peer is gone."""
+    __slots__ = ("buffer", "credit", "is_clogged", "waits")
 
-    __slots__ = (
-        "_sock",
-        "at_eof",
-        "buffer",
-        "closing",
-        "credit",
-        "deadline",
-        "endpoint",
-        "fd",
-        "is_clogged",
-        "outbox",
-        "waits_its_turn",
-        "waits_to_write",
-    )
-
-    def __init__(self, sock: socket.socket, outbox: Outbox, endpoint: Endpoint) -> None:
-        self._sock = sock
-        self.buffer = NO_BUFFER
+    def __init__(self, buffer: memoryview, credit: int) -> None:
+        self.buffer = buffer
         """Where its bytes are read to, and so how many at once: the beginning of the poller's one buffer."""
-        self.credit = 0
+        self.credit = credit
         """How much more work it may make before it has to wait; less than nothing is a debt to later turns."""
-        self.waits_its_turn = False
+        self.waits = False
         """It has had its share, and the poller has it in the queue of those that have more."""
         self.is_clogged = False
         """Its peer does not read what it is owed, so it is read only as far as the peer does."""
-        self.fd = sock.fileno()
+
+
+class PlainConnection:
+    """A socket with nothing in between. All calls raise OSError where the peer is gone.
+
+    It is kept as a number: a socket object would take as much memory as all of this.
+    """
+
+    __slots__ = ("at_eof", "closing", "deadline", "endpoint", "fd", "outbox", "share", "waits_to_write")
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, endpoint: Endpoint) -> None:
+        self.fd = sock.detach()
         self.outbox = outbox
         self.endpoint = endpoint
+        self.share: Share | None = None
+        """None until it had more to say than its share."""
         self.waits_to_write = False
         self.deadline = 0.0
         """When it closes whatever happens; 0 until its endpoint has ended."""
@@ -62,11 +59,11 @@ class PlainConnection:
 
         Raises BlockingIOError where nothing has come.
         """
-        return self._sock.recv_into(buffer)
+        return os.readv(self.fd, (buffer,))
 
     def send(self, data: bytes) -> int:
         """Send the beginning of `data`; returns how many bytes were taken. Raises BlockingIOError where none can be."""
-        return self._sock.send(data)
+        return os.write(self.fd, data)
 
     @property
     def owes(self) -> bool:
@@ -79,8 +76,12 @@ class PlainConnection:
 
     def shut(self) -> None:
         """Nothing more will be sent: the peer finds the end of its stream."""
-        self._sock.shutdown(socket.SHUT_WR)
+        sock = socket.socket(fileno=self.fd)
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        finally:
+            sock.detach()
 
     def close(self) -> None:
         """Let the socket go."""
-        self._sock.close()
+        os.close(self.fd)

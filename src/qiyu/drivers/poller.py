@@ -31,7 +31,7 @@ import structlog
 import trio
 
 from qiyu.drivers.alarm import Alarm
-from qiyu.drivers.connection import PlainConnection
+from qiyu.drivers.connection import PlainConnection, Share
 from qiyu.drivers.event_source import READ, WRITE, EventSource
 from qiyu.drivers.handshakes import HandshakeRules, Handshakes
 from qiyu.drivers.tls_connection import TlsConnection
@@ -107,8 +107,6 @@ class Poller:
         now = self._clock()
         endpoint = self._dispatcher.opened(door, outbox, address, now)
         connection = PlainConnection(sock, outbox, endpoint) if tls is None else self._secured(sock, endpoint, tls, now)
-        connection.buffer = self._first_buffer
-        connection.credit = SHARE_WORK
         outbox.owner = connection
         self._connections[connection.fd] = connection
         return endpoint
@@ -199,7 +197,7 @@ class Poller:
         if metrics.latency.is_delivered and not self._dirty:
             metrics.latency.sent(ended)
 
-    def _turn(self, events: list[tuple[int, int]], now: Instant) -> None:
+    def _turn(self, events: list[tuple[int, int]], now: Instant) -> None:  # noqa: C901  # unrolled
         connections = self._connections
         metrics = self._metrics
         enough = metrics.deliveries + DELIVERIES_A_TURN
@@ -217,8 +215,10 @@ class Poller:
                 continue
             if event & WRITE:
                 self._writable(connection, now)
-            if event != WRITE and not (connection.waits_its_turn and event == READ):
-                self._read(connection, now)
+            if event != WRITE:
+                share = connection.share
+                if share is None or not share.waits or event != READ:
+                    self._read(connection, now)
         if self._backlog:
             self._read_backlog(now)
         if self._dirty:
@@ -235,8 +235,9 @@ class Poller:
             self._wake(connection.outbox)
         else:
             self._flush(connection, now)
-        if connection.is_clogged:
-            self._unclog(connection, now)
+        share = connection.share
+        if share is not None and share.is_clogged:
+            self._unclog(connection, share, now)
 
     def _passed_on(self, connection: PlainConnection) -> bool:
         try:
@@ -269,34 +270,42 @@ class Poller:
         enough = metrics.work + BACKLOG_WORK
         while backlog and metrics.work < enough:
             connection = backlog.popleft()
-            if connection.credit < 0:
-                connection.credit += SHARE_WORK
+            share = self._share_of(connection)
+            if share.credit < 0:
+                share.credit += SHARE_WORK
                 backlog.append(connection)
                 continue
             # Less than a share of credit is left to nobody: a turn has one read.
-            connection.waits_its_turn = False
-            connection.credit = SHARE_WORK
+            share.waits = False
+            share.credit = SHARE_WORK
             metrics.turns_waited += 1
             if not connection.at_eof:
                 self._read(connection, now)
-            if not connection.waits_its_turn:
-                connection.credit = SHARE_WORK
+            if not share.waits:
+                share.credit = SHARE_WORK
+
+    def _share_of(self, connection: PlainConnection) -> Share:
+        if connection.share is None:
+            connection.share = Share(self._first_buffer, SHARE_WORK)
+        return connection.share
 
     def _read(self, connection: PlainConnection, now: Instant) -> None:
         if connection.closing:
             return
         if connection.waits_to_write and connection.outbox.held > CLOGGED_BYTES and not connection.endpoint.ended:
-            if connection.is_clogged:
+            share = self._share_of(connection)
+            if share.is_clogged:
                 return
             # Its peer does not read what it is owed: it is not read either, or it would be owed ever more. This once it
             # is, for what comes may be its end.
-            connection.is_clogged = True
+            share.is_clogged = True
             self._metrics.reads_stopped += 1
             self._watch(connection)
         self._receive(connection, now)
 
     def _receive(self, connection: PlainConnection, now: Instant) -> None:
-        buffer = connection.buffer
+        share = connection.share
+        buffer, credit = (self._first_buffer, SHARE_WORK) if share is None else (share.buffer, share.credit)
         metrics = self._metrics
         before = metrics.work
         try:
@@ -313,7 +322,7 @@ class Poller:
                 metrics.work += size // BYTES_A_UNIT
                 self._dispatcher.received(connection.endpoint, buffer[:size], now)
                 work = metrics.work - before
-                if size == len(buffer) or work > connection.credit:
+                if size == len(buffer) or work > credit:
                     self._had_its_share(connection, size, work)
                 return
             self._dispatcher.eof(connection.endpoint, now)
@@ -324,30 +333,32 @@ class Poller:
 
     def _had_its_share(self, connection: PlainConnection, size: int, work: int) -> None:
         """There is more of it, or was too much: the rest waits for its turn."""
-        connection.credit -= work
-        connection.waits_its_turn = True
-        self._backlog.append(connection)
+        share = self._share_of(connection)
+        share.credit -= work
+        if not share.waits:
+            share.waits = True
+            self._backlog.append(connection)
         wanted = size * SHARE_WORK // (2 * work) if work else READ_BYTES
         buffers = self._buffers
         if wanted < size:
-            connection.buffer = next((buffer for buffer in reversed(buffers) if len(buffer) <= wanted), buffers[0])
-        elif size == len(connection.buffer):
-            connection.buffer = next(
-                (buffer for buffer in buffers if 2 * size <= len(buffer) <= wanted), connection.buffer
-            )
+            share.buffer = next((buffer for buffer in reversed(buffers) if len(buffer) <= wanted), buffers[0])
+        elif size == len(share.buffer):
+            share.buffer = next((buffer for buffer in buffers if 2 * size <= len(buffer) <= wanted), share.buffer)
 
     def _read_on(self, connection: PlainConnection) -> None:
         """It was not read for a while: something may wait of which the socket does not tell."""
-        if not connection.waits_its_turn and not connection.at_eof:
-            connection.waits_its_turn = True
+        share = self._share_of(connection)
+        if not share.waits and not connection.at_eof:
+            share.waits = True
             self._backlog.append(connection)
 
-    def _unclog(self, connection: PlainConnection, now: Instant) -> None:
+    def _unclog(self, connection: PlainConnection, share: Share, now: Instant) -> None:
         """Its peer has read some of what it is owed, so some of what it says is read: who is slow is not deaf."""
         connection.endpoint.last_seen = now.monotonic
         if not (connection.waits_to_write and connection.outbox.held > CLOGGED_BYTES):
-            connection.is_clogged = False
+            share.is_clogged = False
             self._watch(connection)
+            self._read_on(connection)
         if not connection.closing and not connection.at_eof:
             self._receive(connection, now)
 
@@ -403,13 +414,14 @@ class Poller:
     def _wait_to_write(self, connection: PlainConnection, wanted: bool) -> None:
         if connection.waits_to_write is not wanted:
             connection.waits_to_write = wanted
-            connection.is_clogged = connection.is_clogged and wanted
+            if not wanted and connection.share is not None and connection.share.is_clogged:
+                connection.share.is_clogged = False
+                self._read_on(connection)
             self._watch(connection)
 
     def _watch(self, connection: PlainConnection) -> None:
-        events = (0 if connection.at_eof or connection.is_clogged else READ) | (
-            WRITE if connection.waits_to_write else 0
-        )
+        is_clogged = connection.share is not None and connection.share.is_clogged
+        events = (0 if connection.at_eof or is_clogged else READ) | (WRITE if connection.waits_to_write else 0)
         self._source.watch(connection.fd, events)
 
     def _shut(self, connection: PlainConnection) -> None:

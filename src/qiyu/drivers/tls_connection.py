@@ -18,7 +18,7 @@ from qiyu.routing.endpoint import Endpoint
 from qiyu.routing.outbox import Outbox
 
 RAW_BYTES: Final = 64 * 1024
-"""At most, in one read: with the rest of a record from before, it decrypts into less than the poller's buffer."""
+"""At most, in one read."""
 CHUNK_BYTES: Final = 64 * 1024  # encrypted before the kernel is asked to take it
 
 _raw = memoryview(bytearray(RAW_BYTES))  # only one connection is read at a time
@@ -49,6 +49,7 @@ class TlsConnection(PlainConnection):
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._unsent = b""  # encrypted
         self._ahead = 0  # bytes at the beginning of what is sent next that are among those already
+        self._has_more = False  # there may be more that is decrypted, or can be
         self._is_ready = False  # the handshake is done
         self._is_shut = False
 
@@ -72,7 +73,7 @@ class TlsConnection(PlainConnection):
         return self._receive(buffer)
 
     def _receive(self, buffer: memoryview) -> int:
-        size = self._sock.recv_into(_raw, min(len(buffer), RAW_BYTES))
+        size = super().receive(_raw[: len(buffer)])
         if self._is_shut:
             return size  # thrown away: nobody reads it any more
         if size:
@@ -120,7 +121,7 @@ class TlsConnection(PlainConnection):
         self._unsent += self._outgoing.read()
         while self._unsent:
             try:
-                sent = self._sock.send(self._unsent)
+                sent = super().send(self._unsent)
             except BlockingIOError:
                 return False
             self._unsent = self._unsent[sent:]
@@ -146,10 +147,12 @@ class TlsConnection(PlainConnection):
         self._handshakes.done(self)
 
     def _decrypt(self, buffer: memoryview) -> int:
+        self._has_more = False
         done = self._read(buffer)
         with suppress(ssl.SSLError):  # there is no more, or what follows is no good: the next call finds out
             while done < len(buffer) and (size := self._read(buffer[done:])):
                 done += size
+        self._has_more = done == len(buffer)
         return done
 
     def _read(self, buffer: memoryview) -> int:
