@@ -70,6 +70,7 @@ from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
 from qiyu.services.sessions import SessionRules, Sessions
 from qiyu.services.settlement import Settlement
+from qiyu.services.sign_outs import EndedSessions, SignOuts
 from qiyu.services.tokens import Tokens
 from qiyu.services.trusted_clock import TrustedClock
 from qiyu.services.viewers import Viewers
@@ -98,6 +99,7 @@ class App:
     prune: Callable[[], Awaitable[None]]
     living_rooms: LivingRooms
     moderation: Moderation
+    accounts: Accounts
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
     """By `tcp`, `ws`, `http` and, where pictures come in, `rtmp`."""
@@ -146,7 +148,10 @@ def build_app(
         forget_below=lambda: pruner.forget_below,
         committed=node.metrics.commit_seconds.observe,
     )
-    web = make_app(_web_context(settings, node, database, living_rooms, moderation, sockets, trusted))
+    accounts = Accounts(
+        database, Passwords(_few_threads()), _account_rules(settings), trusted.read, node.sign_outs.tell
+    )
+    web = make_app(_web_context(settings, node, database, accounts, living_rooms, moderation, sockets))
     return App(
         node=node,
         dispatcher=dispatcher,
@@ -156,6 +161,7 @@ def build_app(
         prune=pruner.run,
         living_rooms=living_rooms,
         moderation=moderation,
+        accounts=accounts,
         web=web,
         sockets=sockets,
         listeners=_listeners(settings, sockets, poller, node, certificate),
@@ -194,6 +200,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     directory = RoomDirectory(hub, events, restrictions, require_open_room=living.require_open_room)
     refusals = Refusals()
     sessions = Sessions(hub, in_flight, events, replays, CLIENT_STATES, rules, metrics, refusals)
+    ended = EndedSessions(settings.auth.token_seconds)
     catch_up = CatchUp(rings, delivery, queue, msg_ids, outboxes.limits, metrics)
     streams = Streams(_stream_rules(settings), metrics, partial(events.picture, APP_ID))
     viewers = Viewers(
@@ -222,7 +229,8 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         room_directory=directory,
         room_events=events,
         restrictions=restrictions,
-        tokens=Tokens(secret, settings.auth.token_seconds),
+        tokens=Tokens(secret, settings.auth.token_seconds, ended),
+        sign_outs=SignOuts(ended, hub, sessions, metrics),
         stream_keys=StreamKeys(secret, settings.video.key_hours * HOUR_SECONDS),
         streams=streams,
         publishers=Publishers(streams, limits.login_seconds, metrics),
@@ -260,16 +268,14 @@ def _web_context(
     settings: Settings,
     node: Node,
     database: Database,
+    accounts: Accounts,
     living_rooms: LivingRooms,
     moderation: Moderation,
     sockets: dict[str, list[socket.socket]],
-    trusted: TrustedClock,
 ) -> WebContext:
     http = settings.http
     return WebContext(
-        accounts=Accounts(
-            database, Passwords(_few_threads()), AccountRules(session_days=http.session_days), trusted.read
-        ),
+        accounts=accounts,
         living_rooms=living_rooms,
         room_directory=node.room_directory,
         restrictions=node.restrictions,
@@ -327,6 +333,14 @@ def http_rules(settings: Settings) -> HttpRules:
             http.keep_alive_seconds, http.request_seconds, http.answer_seconds, settings.tls.handshake_seconds
         ),
         proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
+    )
+
+
+def _account_rules(settings: Settings) -> AccountRules:
+    return AccountRules(
+        session_days=settings.http.session_days,
+        sessions=settings.http.sessions_per_account,
+        token_seconds=settings.auth.token_seconds,
     )
 
 

@@ -132,6 +132,7 @@ class EndReason(Enum):
     """
 
     REPLACED = ("replaced", 4001, False)  # the same user and app logged in again
+    SIGNED_OUT = ("signedOut", 4002, False)  # the HTTP session that its login token was made by has ended
     BANNED = ("banned", 4003, False)
     IDLE = ("idle", 4008, True)  # silent for two heartbeats
     SLOW = ("slow", 4009, True)  # did not read what was sent; reconnect and catch up

@@ -131,6 +131,8 @@ class Metrics:
     """Connections closed because no login came in time (login_seconds)."""
     sessions_replaced: int = 0
     """Sessions that ended because the same user logged in again."""
+    sessions_signed_out: int = 0
+    """Sessions that ended because the HTTP session that they were opened by has ended."""
     sessions_idle: int = 0
     """Sessions that ended because nothing came from their client."""
     sessions_slow: int = 0

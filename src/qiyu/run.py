@@ -20,7 +20,7 @@ from qiyu.drivers.clock import read_clock, run_clock
 from qiyu.drivers.http import GRACEFUL_SECONDS, run_http
 from qiyu.drivers.instance import claim_instance, release_instance, watch_instance
 from qiyu.drivers.listener import address_of
-from qiyu.drivers.living import run_living_rooms, run_moderation, store_last_counts
+from qiyu.drivers.living import run_living_rooms, run_moderation, run_sign_outs, store_last_counts
 from qiyu.drivers.orphans import reap_orphans
 from qiyu.drivers.stopping import Stop
 from qiyu.drivers.tls import Certificate
@@ -127,6 +127,7 @@ async def _build(
     trusted = TrustedClock(now, time_of(largest) if largest else 0)
     app = build_app(settings, node, database, living_rooms, sockets, trusted, certificate)
     await app.moderation.refresh(now)
+    await app.accounts.refresh_ended(now)
     return app
 
 
@@ -159,6 +160,7 @@ async def _run(
         rooms = (app.living_rooms, app.dispatcher, app.poller, read_clock, app.anchor_away_seconds)
         nursery.start_soon(run_living_rooms, *rooms)
         nursery.start_soon(run_moderation, app.moderation, read_clock)
+        nursery.start_soon(run_sign_outs, app.accounts, read_clock)
         http_ended = trio.Event()
 
         async def run_web(task_status: trio.TaskStatus[object]) -> None:

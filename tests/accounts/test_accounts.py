@@ -127,8 +127,8 @@ async def test_a_session_ends_by_logging_out_and_with_time(database: Database) -
     accounts = make_accounts(database, session_days=2)
     _, first = await register(accounts)
     _, second = await accounts.log_in("ann", PASSWORD, address=HERE, now=START)
-    await accounts.log_out(first)
-    await accounts.log_out(first)
+    await accounts.log_out(first, START)
+    await accounts.log_out(first, START)
     assert await accounts.user_of(first, START) is None
     assert await accounts.user_of(second, later(2 * DAY_MS / 1000 - 1)) is not None
     assert await accounts.user_of(second, later(2 * DAY_MS / 1000)) is None
@@ -137,7 +137,84 @@ async def test_a_session_ends_by_logging_out_and_with_time(database: Database) -
 @pytest.mark.parametrize("token", ["", "x", "x" * 43, "x" * 100_000, "ä" * 43, "\ud800" * 43, "\0" * 43])
 async def test_what_is_no_session_is_nobodys(accounts: Accounts, token: str) -> None:
     assert await accounts.user_of(token, START) is None
-    await accounts.log_out(token)
+    await accounts.log_out(token, START)
+
+
+async def test_who_has_no_session_logs_out_without_a_write(accounts: Accounts, database: Database) -> None:
+    _, token = await register(accounts)
+    await accounts.log_out(token, START)
+    written: list[object] = []
+
+    async def run(*work: object) -> None:
+        await trio.lowlevel.checkpoint()
+        written.append(work)
+
+    database.run = run  # type: ignore[method-assign, assignment]
+    for invented in ("x" * 43, token, "no token at all"):
+        await accounts.log_out(invented, START)
+    assert written == []
+
+
+async def test_one_login_too_many_ends_the_oldest(database: Database) -> None:
+    accounts = make_accounts(database, sessions=3)
+    tokens = [(await register(accounts))[1]]
+    tokens += [(await accounts.log_in("ann", PASSWORD, address=HERE, now=later(n))).token for n in range(1, 5)]
+    assert [await accounts.user_of(token, later(9)) is not None for token in tokens] == [False, False, True, True, True]
+
+
+async def test_without_a_limit_there_may_be_any_number_of_logins(database: Database) -> None:
+    accounts = make_accounts(database, sessions=0)
+    tokens = [(await register(accounts))[1]]
+    tokens += [(await accounts.log_in("ann", PASSWORD, address=HERE, now=later(n))).token for n in range(30)]
+    assert [await accounts.user_of(token, later(40)) is not None for token in tokens] == [True] * 31
+
+
+class Told:
+    """What was told of sessions that were ended."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def __call__(self, number: int, _user_id: int, _ended_ms: int, _now_ms: int) -> None:
+        self.numbers.append(number)
+
+
+async def number_of(accounts: Accounts, token: str) -> int:
+    user = await accounts.user_of(token, START)
+    assert user is not None
+    return user.http_session
+
+
+async def test_what_was_ended_is_told_at_once_and_elsewhere_at_the_next_look(database: Database) -> None:
+    here, elsewhere, restarted = Told(), Told(), Told()
+    accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), tell_ended=here)
+    other = Accounts(database, accounts._passwords, tell_ended=elsewhere)
+    await other.refresh_ended(START)
+    user_id, first = await register(accounts)
+    second = (await accounts.log_in("ann", PASSWORD, address=HERE, now=START)).token
+    numbers = [await number_of(accounts, token) for token in (first, second)]
+    assert len(set(numbers)) == 2
+    await accounts.log_out(first, START)
+    assert here.numbers == numbers[:1]
+    await other.refresh_ended(later(1))
+    assert elsewhere.numbers == numbers[:1]
+    await accounts.set_password(user_id, "battery staple", later(2))
+    await other.refresh_ended(later(2))
+    assert set(elsewhere.numbers) == set(numbers)
+    await Accounts(database, accounts._passwords, tell_ended=restarted).refresh_ended(later(300))
+    assert set(restarted.numbers) == set(numbers)
+    restarted.numbers.clear()
+    await Accounts(database, accounts._passwords, tell_ended=restarted).refresh_ended(later(1000))
+    assert restarted.numbers == []
+
+
+async def test_a_clock_that_jumps_ends_no_session_for_good(database: Database) -> None:
+    told = Told()
+    accounts = Accounts(database, Passwords(at_once, PasswordHasher.from_parameters(CHEAPEST)), tell_ended=told)
+    _, token = await register(accounts)
+    await accounts.refresh_ended(later(40 * DAY_MS / 1000))
+    assert told.numbers == []
+    assert await accounts.user_of(token, START) is not None
 
 
 async def test_sessions_that_expired_do_not_gather(database: Database) -> None:
@@ -188,11 +265,11 @@ async def test_many_are_found_with_one_query(accounts: Accounts, database: Datab
 
 async def test_a_new_password_ends_every_session(accounts: Accounts) -> None:
     user_id, token = await register(accounts)
-    await accounts.set_password(user_id, "battery staple")
+    await accounts.set_password(user_id, "battery staple", START)
     assert await accounts.user_of(token, START) is None
     assert (await refusal(accounts.log_in("ann", PASSWORD, address=HERE, now=START))).code == 401
     await accounts.log_in("ann", "battery staple", address=HERE, now=START)
-    assert (await refusal(accounts.set_password(user_id, "short"))).code == 400
+    assert (await refusal(accounts.set_password(user_id, "short", START))).code == 400
 
 
 async def test_a_hash_by_older_parameters_is_replaced_at_the_login(accounts: Accounts, database: Database) -> None:
@@ -210,7 +287,7 @@ async def test_a_password_that_changes_during_the_login_wins(accounts: Accounts,
     class Slow(Passwords):
         async def verify(self, password_hash: str | None, password: str) -> Verdict:
             verdict = await super().verify(password_hash, password)
-            await accounts.set_password(user_id, "battery staple")
+            await accounts.set_password(user_id, "battery staple", START)
             return verdict
 
     slow = Accounts(database, Slow(at_once, PasswordHasher.from_parameters(CHEAPEST)))
@@ -241,6 +318,26 @@ async def test_an_address_is_slowed_down_whatever_names_it_tries(database: Datab
     assert await fail(accounts, "ann") == 429
     assert await fail(accounts, "ann", address="198.51.100.1") == 401
     await accounts.log_in("ann", PASSWORD, address=HERE, now=later(1))
+
+
+async def test_a_guesser_does_not_keep_out_an_address_that_was_right_before(database: Database) -> None:
+    accounts = make_accounts(database, address_failures=10)
+    await register(accounts)
+    await accounts.log_in("ann", PASSWORD, address=HERE, now=START)
+    for n in range(30):  # one guess each 50 ms, from elsewhere, and from the same network
+        now = later(n / 20)
+        await fail(accounts, address="198.51.100.1", now=now)
+        await fail(accounts, f"user{n}", now=now)
+        await accounts.log_in("ann", PASSWORD, address=HERE, now=now)
+    assert await fail(accounts, address="198.51.100.2", now=later(1.5)) == 429
+    assert await fail(accounts, "bob", now=later(1.5)) == 429
+
+
+async def test_an_address_that_was_right_before_may_not_guess_either(accounts: Accounts) -> None:
+    await register(accounts)
+    await accounts.log_in("ann", PASSWORD, address=HERE, now=START)
+    assert [await fail(accounts) for _ in range(7)] == [401] * 5 + [429] * 2
+    await accounts.log_in("ann", PASSWORD, address="198.51.100.1", now=START)
 
 
 async def test_logins_that_succeed_slow_nobody_down(accounts: Accounts) -> None:

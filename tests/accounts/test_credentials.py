@@ -149,7 +149,9 @@ def test_the_longest_profile_fits_into_a_login_token() -> None:
     avatar = "/" + "".join(chr(0x20000 + 1579 * i % 40000) for i in range(254))
     assert credentials.nick_name(nick_name) == nick_name
     assert credentials.image(avatar) == avatar
-    token = Tokens("a secret for tests alone", 300).issue(LARGEST_ID, nickname=nick_name, avatar=avatar, now_ms=2**53)
+    token = Tokens("a secret for tests alone", 300).issue(
+        LARGEST_ID, nickname=nick_name, avatar=avatar, http_session=2**60 - 1, now_ms=2**53
+    )
     assert len(token) <= TOKEN_CHARS
 
 

@@ -8,12 +8,16 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
+from qiyu.accounts.accounts import Accounts
+from qiyu.accounts.passwords import Passwords
+from qiyu.drivers.clock import read_clock
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.living_rooms import find_record
 from qiyu.storage.users import VIP, add_tag
-from raw_clients import BIZ, DIRECT, ERROR, LIKE, ROOM, RawTcpClient, RawWsClient
+from raw_clients import BIZ, DIRECT, ERROR, LIKE, LOGIN, LOGOUT, ROOM, RawTcpClient, RawWsClient, Rejected
 from servers import RunningServer, Start
 
 OPEN = {"living__require_open_room": "true", "living__events": "true"}
@@ -131,3 +135,36 @@ async def test_rooms_and_accounts_outlast_a_restart(start_server: Start, tmp_pat
             assert (await viewer.expect(ROOM))["data"]["online"] == 1
         code, data = await call(server, "/home/initPage", session)
         assert (code, data["userId"], data["showStartLivingBtn"]) == (200, anchor, True)
+
+
+async def test_who_signs_out_over_http_is_signed_out_everywhere(start_server: Start) -> None:
+    async with start_server() as server:
+        user, session = await register(server, "ann")
+        _, config = await call(server, "/im/getImConfig", session)
+        path = f"/{config['token']}/{user}"
+        async with await RawWsClient.connect(server.ws, path) as peer:
+            await peer.expect(LOGIN)
+            assert (await call(server, "/user/logout", session))[0] == 200
+            assert (await peer.expect(LOGOUT))["data"] == {"reason": "signedOut", "reconnect": False}
+            assert (await peer.expect_closed()).code == 4002
+        with pytest.raises(Rejected) as rejected:
+            await RawWsClient.connect(server.ws, path)
+        assert rejected.value.status == 401
+    async with start_server() as server:  # after a restart as well
+        with pytest.raises(Rejected) as rejected:
+            await RawWsClient.connect(server.ws, path)
+        assert rejected.value.status == 401
+
+
+async def test_a_new_password_by_the_command_line_ends_what_the_old_one_opened(
+    start_server: Start, tmp_path: Path
+) -> None:
+    async with start_server() as server:
+        user, session = await register(server, "ann")
+        _, config = await call(server, "/im/getImConfig", session)
+        async with await RawWsClient.connect(server.ws, f"/{config['token']}/{user}") as peer:
+            await peer.expect(LOGIN)
+            async with Database.open(database_url("", tmp_path)) as database:  # as `qiyu user password` does
+                accounts = Accounts(database, Passwords(trio.to_thread.run_sync))
+                await accounts.set_password(user, "battery staple", read_clock())
+            assert (await peer.expect(LOGOUT))["data"]["reason"] == "signedOut"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from hypothesis import given, settings
@@ -179,7 +181,7 @@ async def test_nobody_has_no_tag_and_no_session(db: Database) -> None:
         await db.run(users.insert_session, token_hash=TOKEN, user_id=1, now_ms=NOW, expire_ms=NOW + 1)
 
 
-async def test_a_session_has_its_user_until_it_expires_or_is_deleted(db: Database) -> None:
+async def test_a_session_has_its_user_until_it_expires_or_is_ended(db: Database) -> None:
     user_id = await db.run(add, "Alice", "vip")
     await db.run(users.insert_session, token_hash=TOKEN, user_id=user_id, now_ms=NOW, expire_ms=NOW + 10)
     before = db.queries
@@ -190,9 +192,12 @@ async def test_a_session_has_its_user_until_it_expires_or_is_deleted(db: Databas
     assert user.tags == {"vip"}
     assert await db.read(users.find_session_user, TOKEN, NOW + 10) is None
     assert await db.read(users.find_session_user, bytes(32), NOW) is None
-    assert await db.run(users.delete_session, TOKEN)
-    assert not await db.run(users.delete_session, TOKEN)
+    assert user.http_session == users.session_number(TOKEN)
+    assert await db.run(users.end_session, TOKEN, NOW + 5)
+    assert not await db.run(users.end_session, TOKEN, NOW + 6)
     assert await db.read(users.find_session_user, TOKEN, NOW) is None
+    assert await db.read(users.find_ended_sessions, NOW + 5) == [(TOKEN, user_id, NOW + 5)]
+    assert await db.read(users.find_ended_sessions, NOW + 6) == []
 
 
 async def test_all_sessions_of_a_user_end_at_once(db: Database) -> None:
@@ -201,7 +206,8 @@ async def test_all_sessions_of_a_user_end_at_once(db: Database) -> None:
         await db.run(
             users.insert_session, token_hash=bytes([n] * 32), user_id=(alice, bob)[n % 2], now_ms=NOW, expire_ms=NOW + 1
         )
-    assert await db.run(users.delete_sessions_of, alice) == 3
+    assert await db.run(users.end_sessions_of, alice, NOW) == 3
+    assert await db.run(users.end_sessions_of, alice, NOW) == 0
     assert await db.read(users.find_session_user, bytes([1] * 32), NOW) is not None
 
 
@@ -214,3 +220,28 @@ async def test_expired_sessions_are_pruned_oldest_first(db: Database) -> None:
     assert await db.run(users.prune_sessions, NOW + 3) == 1
     assert await db.run(users.prune_sessions, NOW + 3) == 0
     assert await db.read(users.find_session_user, bytes([4] * 32), NOW + 3) is not None
+
+
+async def test_sessions_that_were_ended_are_kept_as_long_as_somebody_may_ask(db: Database) -> None:
+    user_id = await db.run(add, "Alice")
+    for n in range(3):
+        token = bytes([n] * 32)
+        await db.run(users.insert_session, token_hash=token, user_id=user_id, now_ms=NOW, expire_ms=NOW + 10_000)
+        await db.run(users.end_session, token, NOW + n)
+    assert await db.run(partial(users.prune_sessions, ended_ms=100), NOW + 101) == 2
+    assert [row[2] for row in await db.read(users.find_ended_sessions, NOW)] == [NOW + 2]
+
+
+async def test_the_newest_sessions_may_stay(db: Database) -> None:
+    user_id = await db.run(add, "Alice")
+    for n in range(5):
+        token = bytes([n] * 32)
+        await db.run(users.insert_session, token_hash=token, user_id=user_id, now_ms=NOW + n, expire_ms=NOW + 100)
+    assert await db.run(partial(users.end_sessions_of, but=2), user_id, NOW + 9) == 3
+    assert [await db.read(users.find_session_user, bytes([n] * 32), NOW + 9) is not None for n in range(5)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]

@@ -24,7 +24,10 @@ async def test_a_token_and_where_to_take_it(site: Site) -> None:
     ann = await site.user(nickName="Ann", avatar="/ann.png")
     data = (await ann.post("/im/getImConfig")).data
     identity = site.tokens.verify(data.pop("token"), user_id=ann.user_id, app_id=APP_ID, now_ms=site.now.unix_ms)
-    assert identity == (APP_ID, ann.user_id, "Ann", "/ann.png")
+    assert identity[:4] == (APP_ID, ann.user_id, "Ann", "/ann.png")
+    user = await site.accounts.user_of(ann.token, site.now)
+    assert user is not None
+    assert identity.http_session == user.http_session != 0
     assert data == {
         "wsImServerAddress": f"{HOST}:8086",
         "tcpImServerAddress": f"{HOST}:8085",

@@ -13,13 +13,13 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qiyu.accounts import credentials
 from qiyu.accounts.passwords import MAX_WAITING, Passwords
-from qiyu.accounts.throttle import Attempt, Outcome, Throttle, ThrottleRules
+from qiyu.accounts.throttle import Attempt, KnownAddresses, Outcome, Throttle, ThrottleRules
 from qiyu.errors import CallRefused, DatabaseUnavailable
 from qiyu.model import Instant
 from qiyu.storage import users
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DAY_MS: Final = 86_400_000
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+OVERLAP_MS: Final = 60_000
+"""How far the clocks of two instances may differ, and how long a transaction may take, and none of it is missed."""
 _PRUNED_AT_A_LOGIN: Final = 20  # each login adds one session: so those that expired never gather
 
 
@@ -40,6 +42,10 @@ class AccountRules:
     """How long a session lasts, and how many attempts are free before the waits begin."""
 
     session_days: int = 30
+    sessions: int = 20
+    """Of one account at a time; a login beyond it ends the oldest. 0: no limit."""
+    token_seconds: int = 300
+    """The life of a login token: for so long, what was ended has to be known."""
     name_failures: int = 5
     """Failed logins with one name."""
     address_failures: int = 30
@@ -64,14 +70,24 @@ class Accounts:
         passwords: Passwords,
         rules: AccountRules | None = None,
         believed_ms: Callable[[Instant], int] = lambda now: now.unix_ms,
+        tell_ended: Callable[[int, int, int, int], None] = lambda *_: None,
     ) -> None:
-        """`believed_ms` is the time by which sessions that have expired are removed."""
+        """`believed_ms` is the time by which sessions that have expired are removed.
+
+        `tell_ended` is called with the number, the user's id and the time of each session that was ended, and the time
+        now; the same may be told again.
+        """
         rules = rules or AccountRules()
+        self._rules = rules
+        self._tell_ended = tell_ended
+        self._ended_since_ms: int | None = None  # what was ended before then, less the overlap, was told
         self._believed_ms = believed_ms
         self._database = database
         self._passwords = passwords
         self._session_ms = rules.session_days * DAY_MS
         self._names = Throttle(ThrottleRules(rules.name_failures))
+        self._places = Throttle(ThrottleRules(rules.name_failures))
+        self._known = KnownAddresses()
         self._addresses = Throttle(ThrottleRules(rules.address_failures, at_once=MAX_WAITING))
         self._registrations = Throttle(ThrottleRules(rules.address_registrations, at_once=MAX_WAITING))
 
@@ -107,22 +123,45 @@ class Accounts:
         # What can be no name or password is wrong like any other: it takes as long, and counts as much.
         name = _or_nobodys(credentials.account_name, name)
         password = _or_nobodys(credentials.password, password)
-        with (
-            self._addresses.attempt(address, now.monotonic) as from_address,
-            self._names.attempt(users.name_key(name), now.monotonic) as with_name,
-        ):
+        with ExitStack() as stack:
+            from_address, with_name = self._attempts(stack, users.name_key(name), address, now)
             with _undecided_where_impossible(from_address, with_name):
                 login = await self._try_log_in(name, password, now)
             if login is None:
                 raise CallRefused(401, "the name or the password is wrong")
             from_address.outcome = Outcome.UNDECIDED  # or a guesser would log in as himself between the guesses
             with_name.outcome = Outcome.SUCCEEDED
+            self._known.add(_place(users.name_key(name), address))
             return login
 
-    async def log_out(self, token: str) -> None:
-        """End a session, if there is such a one."""
-        if _TOKEN.fullmatch(token):
-            await self._database.run(users.delete_session, _digest(token))
+    def _attempts(self, stack: ExitStack, name: str, address: str, now: Instant) -> tuple[Attempt, Attempt]:
+        """An attempt from an address, and one with a name.
+
+        An address from which the name was logged in before counts by itself: who guesses elsewhere, or guesses other
+        names there, does not keep it out.
+        """
+        place = _place(name, address)
+        if place in self._known:
+            known = stack.enter_context(self._places.attempt(place, now.monotonic))
+            return Attempt(), known
+        from_address = stack.enter_context(self._addresses.attempt(address, now.monotonic))
+        return from_address, stack.enter_context(self._names.attempt(name, now.monotonic))
+
+    async def log_out(self, token: str, now: Instant) -> None:
+        """End a session, if there is such a one: who has none costs a look, and no transaction that writes."""
+        user = await self.user_of(token, now)
+        if user is not None and await self._database.run(users.end_session, _digest(token), now.unix_ms):
+            self._tell_ended(user.http_session, user.id, now.unix_ms, now.unix_ms)
+
+    async def refresh_ended(self, now: Instant) -> None:
+        """Tell what was ended of late, here or elsewhere: the first time, within the life of a login token."""
+        since_ms = self._ended_since_ms
+        if since_ms is None:
+            since_ms = now.unix_ms - self._rules.token_seconds * 1000
+        rows = await self._database.read(users.find_ended_sessions, since_ms - OVERLAP_MS)
+        self._ended_since_ms = now.unix_ms
+        for token_hash, user_id, ended_ms in reversed(rows):
+            self._tell_ended(users.session_number(token_hash), user_id, ended_ms, now.unix_ms)
 
     async def user_of(self, token: str, now: Instant) -> User | None:
         """Whose session this is, with today's tags; None where there is none, or no more. One query."""
@@ -152,13 +191,13 @@ class Accounts:
         """Take a tag from a user; whether that changed anything."""
         return await self._database.run(users.remove_tag, user_id, _checked_tag(tag))
 
-    async def set_password(self, user_id: int, password: str) -> None:
+    async def set_password(self, user_id: int, password: str, now: Instant) -> None:
         """Change a password, and end every session that was opened with the old one."""
         new_hash = await self._passwords.hash(_checked_password(password))
 
         def work(connection: Connection) -> None:
             users.set_password(connection, user_id, new_hash)
-            users.delete_sessions_of(connection, user_id)
+            users.end_sessions_of(connection, user_id, now.unix_ms)
 
         await self._database.run(work)
 
@@ -195,7 +234,10 @@ class Accounts:
                 return None
             if new_hash:
                 users.set_password(connection, user.id, new_hash)
-            users.prune_sessions(connection, believed_ms, _PRUNED_AT_A_LOGIN)
+            kept_ms = self._rules.token_seconds * 1000 + OVERLAP_MS
+            users.prune_sessions(connection, believed_ms, _PRUNED_AT_A_LOGIN, ended_ms=kept_ms)
+            if self._rules.sessions:
+                users.end_sessions_of(connection, user.id, now.unix_ms, but=self._rules.sessions - 1)
             return self._open_session(connection, user.id, now)
 
         return await self._database.run(work)
@@ -230,6 +272,10 @@ def _insert(connection: Connection, profile: _Profile, now: Instant) -> int:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
+
+
+def _place(name: str, address: str) -> str:
+    return f"{address} {name}"
 
 
 def _or_nobodys(check: Callable[[str], str], text: str) -> str:

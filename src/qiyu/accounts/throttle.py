@@ -45,6 +45,28 @@ class ThrottleRules:
     """The most that are remembered; beyond it, whoever was heard of longest ago is forgotten."""
 
 
+class KnownAddresses:
+    """From where somebody has given the right password for a name; the latest are remembered."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._known: OrderedDict[str, None] = OrderedDict()  # whoever was right longest ago comes first
+
+    def __repr__(self) -> str:
+        return f"<KnownAddresses {len(self._known)} of {self._most}>"
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the right password came from there."""
+        return key in self._known
+
+    def add(self, key: str) -> None:
+        """The right password came from there just now."""
+        self._known[key] = None
+        self._known.move_to_end(key)
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+
 class Outcome(Enum):
     """What became of an attempt."""
 

@@ -112,14 +112,14 @@ def list_all(config: ConfigOption = None) -> None:
 
 @user.command()
 def password(name: NameArgument, config: ConfigOption = None) -> None:
-    """Change a user's password, and end every HTTP session that was opened with the old one.
+    """Change a user's password, and end every HTTP session that was opened with the old one, and what those opened.
 
     The password is asked for on a terminal; in a pipe it is the first line of the input.
     """
     new_password = _read_password()
 
     async def work(opened: _Opened) -> None:
-        await opened.accounts.set_password((await opened.accounts.find_by_name(name)).id, new_password)
+        await opened.accounts.set_password((await opened.accounts.find_by_name(name)).id, new_password, read_clock())
 
     _run(config, work)
 

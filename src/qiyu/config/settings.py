@@ -97,6 +97,9 @@ class HttpSettings(_Section):
         description="Requests dealt with at once; others wait in line, five seconds at most. 0 = no limit.",
     )
     session_days: types.Days = Field(default=30, description="Days for which a login over HTTP lasts.")
+    sessions_per_account: types.Limit = Field(
+        default=20, description="Logins over HTTP of one account; one more ends the oldest. 0 = no limit."
+    )
     trusted_proxies: types.Addresses = Field(
         default=(),
         description="Proxies in front whose Forwarded or X-Forwarded-For and -Proto headers are believed.",

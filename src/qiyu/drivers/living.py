@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 import trio
 
+from qiyu.accounts.accounts import Accounts
 from qiyu.drivers.poller import Poller
 from qiyu.drivers.trouble import Trouble
 from qiyu.errors import DatabaseUnavailable
@@ -54,6 +55,11 @@ async def run_living_rooms(
 async def run_moderation(moderation: Moderation, clock: Callable[[], Instant]) -> None:
     """Read, each second, whom anchors have muted and removed of late; run until cancelled."""
     await _every(REFRESH_SECONDS, "read who is muted", lambda: moderation.refresh(clock()))
+
+
+async def run_sign_outs(accounts: Accounts, clock: Callable[[], Instant]) -> None:
+    """Read, each second, which HTTP sessions have ended of late, wherever that was; run until cancelled."""
+    await _every(REFRESH_SECONDS, "read who has signed out", lambda: accounts.refresh_ended(clock()))
 
 
 async def store_last_counts(living_rooms: LivingRooms, now: Instant) -> None:

@@ -45,6 +45,7 @@ class Session(Endpoint):
         "digits",
         "direct_in_flight",
         "feed",
+        "http_session",
         "late_acks",
         "nickname",
         "pinged",
@@ -61,6 +62,8 @@ class Session(Endpoint):
         self.user_id = 0
         self.nickname = ""
         self.avatar = ""
+        self.http_session = 0
+        """The number of the HTTP session that it was opened by; 0 for a token that was made otherwise."""
         self.digits = b""
         """The user id as it is spliced into packets."""
         self.splice = 0

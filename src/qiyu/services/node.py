@@ -26,6 +26,7 @@ from qiyu.services.refusals import Refusals
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
 from qiyu.services.sessions import Sessions
+from qiyu.services.sign_outs import SignOuts
 from qiyu.services.tokens import Tokens
 from qiyu.services.viewers import Viewers
 
@@ -51,6 +52,7 @@ class Node:
     room_events: RoomEvents
     restrictions: Restrictions
     tokens: Tokens
+    sign_outs: SignOuts
     stream_keys: StreamKeys
     streams: Streams
     publishers: Publishers

@@ -91,6 +91,7 @@ class Sessions:
         del self._not_logged_in[session]
         session.state = self._states.logged_in
         session.identify(identity.app_id, identity.user_id, identity.nickname, identity.avatar)
+        session.http_session = identity.http_session
         replaced = self._hub.bind(session)
         if replaced is not None:
             self._metrics.sessions_replaced += 1

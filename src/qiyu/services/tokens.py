@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Container
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -37,6 +38,8 @@ class Identity(NamedTuple):
     user_id: int
     nickname: str
     avatar: str
+    http_session: int = 0
+    """The number of the HTTP session that the token was made by; 0 for one that was made otherwise."""
 
 
 _Id = Annotated[int, msgspec.Meta(ge=MIN_ID, le=MAX_ID)]
@@ -50,6 +53,7 @@ class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     x: int  # expires, unix ms
     n: str = ""  # nickname
     v: str = ""  # avatar
+    s: int = 0  # the number of the HTTP session
 
 
 class _ClaimsJson:
@@ -63,14 +67,18 @@ class _ClaimsJson:
 
 
 class Tokens:
-    """Makes and checks login tokens; stateless, so every instance with the same secret accepts them."""
+    """Makes and checks login tokens: every instance with the same secret accepts them.
 
-    def __init__(self, secret: str, lifetime_seconds: int) -> None:
+    But for those that were made by an HTTP session in `ended`, by its number.
+    """
+
+    def __init__(self, secret: str, lifetime_seconds: int, ended: Container[int] = ()) -> None:
         if not secret:
             raise ValueError("the secret is empty: anybody could sign with it")
         if lifetime_seconds <= 0:
             raise ValueError(f"lifetime_seconds = {lifetime_seconds}: expected a number above 0")
         self._lifetime_ms = lifetime_seconds * 1000
+        self._ended = ended
         self._serializer = URLSafeSerializer(
             secret,
             salt="qiyu.login-token",
@@ -85,6 +93,7 @@ class Tokens:
         app_id: int = APP_ID,
         nickname: str = "",
         avatar: str = "",
+        http_session: int = 0,
         now_ms: int,
     ) -> str:
         """Make a token for one user. `now_ms` is the unix time in milliseconds.
@@ -94,7 +103,7 @@ class Tokens:
         for what, number in (("userId", user_id), ("appId", app_id)):
             if not MIN_ID <= number <= MAX_ID:
                 raise ValueError(f"{what} {number}: expected {MIN_ID} to {MAX_ID}")
-        claims = _Claims(app_id, user_id, now_ms + self._lifetime_ms, nickname, avatar)
+        claims = _Claims(app_id, user_id, now_ms + self._lifetime_ms, nickname, avatar, http_session)
         token = f"{self._serializer.dumps(claims)}%{app_id}"
         if len(token) > TOKEN_CHARS:
             raise ValueError(f"nickname and avatar make a token of {len(token)} characters, over {TOKEN_CHARS}")
@@ -120,7 +129,9 @@ class Tokens:
             raise BadToken("the login token is for another user")
         if claims.a != int(match["app_id"]) or app_id not in (None, claims.a):
             raise BadToken("the login token is for another app")
-        return Identity(claims.a, claims.u, claims.n, claims.v)
+        if claims.s and claims.s in self._ended:
+            raise BadToken("the login token was made by an HTTP session that has ended")
+        return Identity(claims.a, claims.u, claims.n, claims.v, claims.s)
 
 
 def parse_user_ids(text: str) -> range:

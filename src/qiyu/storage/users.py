@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -30,6 +30,13 @@ class User:
     avatar: str
     password_hash: str = field(repr=False)
     tags: frozenset[str] = frozenset()
+    http_session: int = field(default=0, compare=False)
+    """The number of the session by which the user was found, if it was by one."""
+
+
+def session_number(token_hash: bytes) -> int:
+    """What tells a session from others of the same user, and is no secret."""
+    return int.from_bytes(token_hash[:8]) >> 4 or 1  # 60 bits: two digits of a Python integer
 
 
 def name_key(name: str) -> str:
@@ -121,23 +128,47 @@ def find_session_user(c: Connection, token_hash: bytes, now_ms: int) -> User | N
     """Whose session it is, unless it has expired by `now_ms`."""
     query = _USERS.join(t_user_session, t_user_session.c.user_id == t_user.c.id)
     query = query.where(t_user_session.c.token_hash == token_hash, t_user_session.c.expire_time > now_ms)
-    return _one(c.execute(query))
+    user = _one(c.execute(query))
+    return user and replace(user, http_session=session_number(token_hash))
 
 
-def delete_session(c: Connection, token_hash: bytes) -> bool:
-    """Whether there was one."""
-    return c.execute(delete(t_user_session).where(t_user_session.c.token_hash == token_hash)).rowcount > 0
+# A session that was ended, and did not expire, has the time of that in `expire_time`, below zero. So its row tells
+# other instances, and the next start, whose login tokens are good no more, and a clock that jumps makes none of what
+# expires.
 
 
-def delete_sessions_of(c: Connection, user_id: int) -> int:
-    """How many there were."""
-    return c.execute(delete(t_user_session).where(t_user_session.c.user_id == user_id)).rowcount
+def end_session(c: Connection, token_hash: bytes, now_ms: int) -> bool:
+    """Whether there was one that had not ended."""
+    wanted = t_user_session.c.token_hash == token_hash
+    ended = update(t_user_session).where(wanted, t_user_session.c.expire_time > 0).values(expire_time=-now_ms)
+    return c.execute(ended).rowcount > 0
 
 
-def prune_sessions(c: Connection, now_ms: int, limit: int = 1000) -> int:
-    """Delete some that have expired, the oldest first, and return how many."""
+def end_sessions_of(c: Connection, user_id: int, now_ms: int, *, but: int = 0) -> int:
+    """End those of a user, but for so many of the newest; returns how many there were."""
+    mine = select(t_user_session.c.token_hash).where(
+        t_user_session.c.user_id == user_id, t_user_session.c.expire_time > 0
+    )
+    hashes = c.scalars(mine.order_by(t_user_session.c.create_time.desc())).all()[but:]
+    for start in range(0, len(hashes), CHUNK):
+        chosen = t_user_session.c.token_hash.in_(hashes[start : start + CHUNK])
+        c.execute(update(t_user_session).where(chosen).values(expire_time=-now_ms))
+    return len(hashes)
+
+
+def find_ended_sessions(c: Connection, since_ms: int, limit: int = 10_000) -> list[tuple[bytes, int, int]]:
+    """Those that were ended since then, the newest first: hash, user's id, and when."""
+    t = t_user_session.c
+    query = select(t.token_hash, t.user_id, t.expire_time).where(t.expire_time <= -since_ms)
+    return [(row[0], row[1], -row[2]) for row in c.execute(query.order_by(t.expire_time).limit(limit))]
+
+
+def prune_sessions(c: Connection, now_ms: int, limit: int = 1000, *, ended_ms: int = 0) -> int:
+    """Delete some that have expired, or were ended over `ended_ms` ago, and return how many."""
     # In two statements, for MySQL has no LIMIT in a subquery.
-    expired = select(t_user_session.c.token_hash).where(t_user_session.c.expire_time <= now_ms)
+    expired = select(t_user_session.c.token_hash).where(
+        t_user_session.c.expire_time.between(-(now_ms - ended_ms), now_ms)
+    )
     hashes = c.scalars(expired.order_by(t_user_session.c.expire_time).limit(limit)).all()
     if not hashes:
         return 0

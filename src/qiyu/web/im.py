@@ -81,7 +81,13 @@ async def get_im_config(_asked: NoParams, user: User) -> ImConfig:
     """A login token for the messaging side, and its addresses."""
     ctx = context()
     return ImConfig(
-        token=ctx.tokens.issue(user.id, nickname=user.nick_name, avatar=user.avatar, now_ms=ctx.clock().unix_ms),
+        token=ctx.tokens.issue(
+            user.id,
+            nickname=user.nick_name,
+            avatar=user.avatar,
+            http_session=user.http_session,
+            now_ms=ctx.clock().unix_ms,
+        ),
         ws_im_server_address=_ws_address(ctx),
         tcp_im_server_address=ctx.tcp_public_address or f"{called_host()}:{ctx.tcp_port}",
         ws_url=websocket_url(ctx) if ctx.ws_public_url or ctx.ws_path or "ws" in ctx.tls_listeners else None,

@@ -67,7 +67,7 @@ async def log_in(asked: Credentials, caller: Caller) -> Response:
 @anyone(NoParams)
 async def log_out(_asked: NoParams, caller: Caller) -> Response:
     """End the session that the call came with; without one there is nothing to do."""
-    await caller.context.accounts.log_out(caller.token)
+    await caller.context.accounts.log_out(caller.token, caller.context.clock())
     return set_session(success(), caller, "")
 
 
