@@ -57,6 +57,7 @@ def proxied(tmp_path: Path, browser: Browser) -> Iterator[tuple[House, str]]:
         ws__public_url=f"wss://127.0.0.1:{ws_port}",
         ws__allowed_origins=f'["{origin}"]',
         http__trusted_proxies='["127.0.0.1"]',
+        http__path="/apps/live",
     )
     certificate: list[Path | str] = [
         "-keyout",
@@ -87,7 +88,7 @@ def test_under_a_path_and_behind_tls(proxied: tuple[House, str], open_page: Open
     anchor, room = house.open_room("Behind a proxy")
     page = open_page(at=house, path="/", ignore_https_errors=True)
     page.goto(address)
-    page.context.add_cookies([{"name": "qytk", "value": anchor.session, "url": address}])
+    page.context.add_cookies([{"name": "qytk", "value": anchor.session, "url": address, "secure": True}])
     page.reload()
     page.locator(".card").click()
     enter(page)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
 from qiyu.services.origins import Origins
@@ -96,6 +98,30 @@ async def test_the_header_needs_no_check(site: Site) -> None:
 async def test_the_refusal_says_what_to_do(site: Site) -> None:
     code, msg = (await site.caller().post("/home/initPage", headers={"Origin": THEIRS + "/\x1b"})).refusal
     assert (code, "[http] cors_origins" in msg, "\x1b" in msg) == (403, True, False)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_a_page_that_came_without_tls_is_not_one_of_ours_to_a_call_that_has_it(
+    database: Database, proxied: bool
+) -> None:
+    if proxied:
+        site = Site(database, trusted_proxies=(ipaddress.ip_network("192.0.2.0/24"),))
+        caller = site.caller(headers={"X-Forwarded-Proto": "https"})
+    else:
+        site = Site(database)
+        caller = site.caller(scheme="https")
+    assert await is_refused(caller, Origin=f"http://{HOST}")
+    assert await is_refused(caller, Origin=f"http://{HOST}:443")
+    assert (await caller.post("/home/initPage", headers={"Origin": f"https://{HOST}"})).status == 200
+    assert (await site.caller().post("/home/initPage", headers={"Origin": f"https://{HOST}"})).status == 200, (
+        "a proxy that says nothing may have ended TLS"
+    )
+
+
+async def test_where_cookies_are_for_tls_every_page_is_to_have_come_with_it(database: Database) -> None:
+    site = Site(database, secure_cookies=True)
+    assert await is_refused(site.caller(), Origin=f"http://{HOST}")
+    assert (await site.caller().post("/home/initPage", headers={"Origin": f"https://{HOST}"})).status == 200
 
 
 LOCAL = {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-site"}

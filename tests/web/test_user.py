@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from http.cookies import SimpleCookie
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ def cookie_of(answer: Answered) -> dict[str, str]:
     """The value and the attributes of the one cookie that was set."""
     [line] = answer.headers.getlist("Set-Cookie")
     [morsel] = SimpleCookie(line).values()
-    assert morsel.key == "qytk"
+    assert morsel.key == ("__Host-qytk" if morsel["secure"] else "qytk")
     return {"value": morsel.value} | {name: value for name, value in morsel.items() if value}
 
 
@@ -132,3 +133,29 @@ async def test_where_registration_is_closed_accounts_are_made_by_whoever_runs_th
     assert (await site.caller().post("/home/initPage")).data["registrationOpen"] is False
     await site.accounts.add("ann", PASSWORD, "", "", now=site.now)
     assert (await site.caller().post("/user/login", form={"name": "ann", "password": PASSWORD})).data["userId"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "scheme", "name"),
+    [
+        ({}, "http", "qytk"),
+        ({}, "https", "__Host-qytk"),
+        ({"secure_cookies": True}, "http", "__Host-qytk"),
+        ({"same_site": "none"}, "http", "__Host-qytk"),
+        ({"path": "/live"}, "https", "qytk"),
+    ],
+)
+async def test_over_tls_the_cookie_is_of_this_very_host(
+    database: Database, fields: dict[str, Any], scheme: str, name: str
+) -> None:
+    caller = Site(database, **fields).caller(scheme=scheme, use_cookies=False)
+    form = {"name": "ann", "password": PASSWORD}
+    set_cookie = (await caller.post("/user/register", form=form)).headers["Set-Cookie"]
+    assert set_cookie.startswith(f"{name}=")
+    assert ("Secure" in set_cookie) == (name != "qytk" or "path" in fields)
+    assert "Domain" not in set_cookie
+    assert "HttpOnly" in set_cookie
+    value = set_cookie.partition("=")[2].partition(";")[0]
+    for sent, counts in ((name, True), ({"qytk": "__Host-qytk", "__Host-qytk": "qytk"}[name], False)):
+        answer = await caller.post("/home/initPage", headers={"Cookie": f"{sent}={value}"})
+        assert answer.data["loginStatus"] is counts, "one from a neighbour in the domain is nobody's"

@@ -26,6 +26,8 @@ from qiyu.web.params import P, read_params
 from qiyu.web.responses import success
 
 COOKIE: Final = "qytk"
+HOST_COOKIE: Final = f"__Host-{COOKIE}"
+"""Over TLS: browsers take it from this very host alone, and from no neighbour in its domain (RFC 6265bis, 4.1.3.2)."""
 _BEARER: Final = "bearer"
 
 Data = TypeVar("Data", bound=BaseModel | None)
@@ -50,7 +52,7 @@ class Caller:
         if "Authorization" in request.headers:
             scheme, _, token = request.headers["Authorization"].partition(" ")
             return token.strip() if scheme.lower() == _BEARER else ""
-        return request.cookies.get(COOKIE, "") if self.may_use_cookies else ""
+        return request.cookies.get(cookie_name(self.context), "") if self.may_use_cookies else ""
 
     async def user(self) -> User | None:
         """Who is logged in. One query, or none where no session was sent."""
@@ -100,17 +102,27 @@ def _answer(data: BaseModel | Response | None) -> Response:
     return data if isinstance(data, Response) else success(data)
 
 
+def is_for_tls(ctx: WebContext) -> bool:
+    """Whether the cookie is one for TLS alone."""
+    return ctx.secure_cookies or ctx.same_site == "none" or is_secure(ctx)
+
+
+def cookie_name(ctx: WebContext) -> str:
+    """What the cookie is called. A browser takes a `__Host-` one for TLS alone, and for all paths alone."""
+    return HOST_COOKIE if is_for_tls(ctx) and not ctx.path else COOKIE
+
+
 def set_session(response: Response, caller: Caller, token: str) -> Response:
     """Have the browser keep the session, or forget it where `token` is empty."""
     if caller.may_use_cookies:
-        same_site = caller.context.same_site
+        ctx = caller.context
         response.set_cookie(
-            COOKIE,
+            cookie_name(ctx),
             token,
-            max_age=caller.context.session_seconds if token else 0,
-            path=caller.context.path or "/",
-            secure=caller.context.secure_cookies or same_site == "none" or is_secure(caller.context),
+            max_age=ctx.session_seconds if token else 0,
+            path=ctx.path or "/",
+            secure=is_for_tls(ctx),
             httponly=True,
-            samesite=same_site.title(),
+            samesite=ctx.same_site.title(),
         )
     return response

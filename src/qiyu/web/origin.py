@@ -16,6 +16,7 @@ from quart import Response, request
 
 from qiyu.errors import CallRefused
 from qiyu.services.origins import ANY, is_same
+from qiyu.web.address import is_secure
 from qiyu.web.context import WebContext, context
 
 _PREFLIGHT_SECONDS: Final = "600"
@@ -24,7 +25,7 @@ _PREFLIGHT_SECONDS: Final = "600"
 def check_origin(ctx: WebContext) -> bool:
     """Whether the call may use cookies; raises `CallRefused` 403 for a page that may not make it at all."""
     origin = request.headers.get("Origin")
-    if _is_from_here(origin) or _is_of_ours(ctx, origin):
+    if _is_from_here(ctx, origin) or _is_of_ours(ctx, origin):
         return True
     if "Authorization" in request.headers or ctx.origins.any:
         return False
@@ -39,11 +40,19 @@ def _is_of_ours(ctx: WebContext, origin: str | None) -> bool:
     return ctx.origins.lists(origin) or ctx.origins.are_neighbours(origin, request.headers.get("Host", ""))
 
 
-def _is_from_here(origin: str | None) -> bool:
+def _is_from_here(ctx: WebContext, origin: str | None) -> bool:
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site in {"same-origin", "none"}
-    return origin is None or is_same(origin, request.headers.get("Host", ""))
+    return origin is None or (_has_scheme_of_call(ctx, origin) and is_same(origin, request.headers.get("Host", "")))
+
+
+def _has_scheme_of_call(ctx: WebContext, origin: str) -> bool:
+    """A page that came without TLS, and so from anybody, is another site's to a call that comes with it.
+
+    Not the other way round: a proxy that ends TLS and does not say so makes http of what is https for the page.
+    """
+    return origin.startswith("https://") or not (ctx.secure_cookies or is_secure(ctx))
 
 
 def _shown(origin: str | None) -> str:
