@@ -75,11 +75,12 @@ from qiyu.services.tokens import Tokens
 from qiyu.services.trusted_clock import TrustedClock
 from qiyu.services.viewers import Viewers
 from qiyu.storage.database import Database
-from qiyu.web.app import make_app
+from qiyu.web.app import make_admin_app, make_app
 from qiyu.web.context import EXTENSION, WebContext
 
 SILENT_HEARTBEATS: Final = 2
 PING_HEARTBEATS: Final = 1.25  # who sends its heartbeats in time is never asked
+ADMIN_CONNECTIONS: Final = 100  # what watches over a server has few
 DAY_SECONDS: Final = 86_400
 HOUR_SECONDS: Final = 3_600
 HOUR_MS: Final = 1000 * HOUR_SECONDS
@@ -102,13 +103,15 @@ class App:
     accounts: Accounts
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
-    """By `tcp`, `ws`, `http` and, where pictures come in, `rtmp`."""
+    """By `tcp`, `ws`, `http`; `rtmp` where pictures come in, and `admin` where that has a port."""
     listeners: dict[str, list[Listener]]
-    """By the name of their sockets; `http` has none."""
+    """By the name of their sockets; `http` and `admin` have none."""
     certificate: Certificate | None
     """None where no listener speaks TLS."""
     anchor_away_seconds: float
     http: HttpFront
+    admin: HttpFront | None
+    """None where what it shows is on the HTTP port."""
     about: dict[str, str]
     """What the log says of it at the start: where the settings and the data are, and whether C reads ACKs."""
 
@@ -167,6 +170,7 @@ def build_app(
         listeners=_listeners(settings, sockets, poller, node, certificate),
         certificate=certificate,
         anchor_away_seconds=settings.living.anchor_away_seconds,
+        admin=_admin(settings, web, node.metrics),
         http=HttpFront(web, http_rules(settings), node.metrics, context_for(certificate, "http")),
         about={
             "settings": ", ".join(settings.files) or "defaults and environment",
@@ -314,12 +318,20 @@ def _web_context(
         engines=tuple(map(ipaddress.ip_network, settings.video.engines)),
         origins=Origins(http.cors_origins),
         is_registration_open=settings.accounts.registration == "open",
+        shows_inside=not settings.admin.port,
         path=http.path,
         trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
         secure_cookies=http.secure_cookies,
         same_site=http.same_site,
         session_seconds=http.session_days * DAY_SECONDS,
     )
+
+
+def _admin(settings: Settings, web: QuartTrio, metrics: Metrics) -> HttpFront | None:
+    if not settings.admin.port:
+        return None
+    app = make_admin_app(cast("WebContext", web.extensions[EXTENSION]), web)
+    return HttpFront(app, HttpRules(connections=ADMIN_CONNECTIONS), metrics)
 
 
 def http_rules(settings: Settings) -> HttpRules:
@@ -377,6 +389,8 @@ def bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
             sockets[name] = bind(name, hosts_of(section.host), section.port)
         if settings.rtmp.port:
             sockets["rtmp"] = bind("rtmp", hosts_of(settings.rtmp.host), settings.rtmp.port)
+        if settings.admin.port:
+            sockets["admin"] = bind("admin", hosts_of(settings.admin.host), settings.admin.port)
     except StartupError:
         for bound in sockets.values():
             for sock in bound:

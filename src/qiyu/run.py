@@ -168,6 +168,8 @@ async def _run(
             http_ended.set()
 
         await nursery.start(run_web)
+        if app.admin is not None:
+            await nursery.start(run_http, app.admin, app.sockets["admin"], stopping.wait)
         async with trio.open_nursery() as listening:
             for listener in itertools.chain.from_iterable(app.listeners.values()):
                 listening.start_soon(listener.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.request
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from documents import ROOT, table
 from raw_clients import ACK, BIZ, HEARTBEAT, ROOM_CHAT
-from servers import RunningServer
+from servers import RunningServer, Start
+from video import free_port
 
 DASHBOARD: Final[dict[str, Any]] = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8"))
 NAMES: Final = re.compile(r"\b(?:qiyu|process|python)_[a-z0-9_]+")
@@ -101,3 +103,34 @@ def test_the_dashboard_is_one_for_grafana() -> None:
             assert target["expr"].count("(") == target["expr"].count(")")
             used = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
             assert used <= variables
+
+
+async def test_with_a_port_of_its_own_it_is_there_alone(start_server: Start) -> None:
+    port = free_port()
+    async with start_server(admin__port=port) as server:
+
+        def ask(address: str, path: str) -> int:
+            try:
+                with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+                    return int(answer.status)
+            except urllib.error.HTTPError as refused:
+                with refused:
+                    return refused.code
+
+        statuses = {
+            (where, path): await trio.to_thread.run_sync(ask, address, path)
+            for where, address in (("public", server.http), ("admin", f"127.0.0.1:{port}"))
+            for path in ("/metrics", "/docs", "/healthz", "/")
+        }
+        assert [path for (where, path), status in statuses.items() if where == "public" and status == 200] == [
+            "/healthz",
+            "/",
+        ]
+        assert [path for (where, path), status in statuses.items() if where == "admin" and status == 200] == [
+            "/metrics",
+            "/docs",
+            "/healthz",
+        ]
+        server.stop()
+        with trio.fail_after(10):
+            await server.stopped.wait()

@@ -28,6 +28,8 @@ def require_safe_secret(settings: Settings) -> None:
     hosts = {"tcp.host": settings.tcp.host, "ws.host": settings.ws.host, "http.host": settings.http.host}
     if settings.rtmp.port:
         hosts["rtmp.host"] = settings.rtmp.host
+    if settings.admin.port:
+        hosts["admin.host"] = settings.admin.host
     reachable = [f"{name} = {toml(host)}" for name, host in hosts.items() if not all(map(is_loopback, hosts_of(host)))]
     if settings.redis.url.get_secret_value():
         why = "redis.url is set, and several instances can only check each other's login tokens with one secret"

@@ -330,6 +330,13 @@ class VideoSettings(_Section):
     )
 
 
+class AdminSettings(_Section):
+    host: types.Host = Field(default="127.0.0.1", description=_HOST)
+    port: types.Port = Field(
+        default=0, description="TCP port of /metrics, /docs and what /readyz knows; 0 = they are on the HTTP port."
+    )
+
+
 class LogSettings(_Section):
     level: types.Level = Field(default="info", description="The least that is logged: debug, info, warning or error.")
     format: types.Format = Field(default="auto", description="human, json, or auto = human on a terminal, else json.")
@@ -366,6 +373,7 @@ class Settings(BaseModel):
     living: LivingSettings = LivingSettings()
     rtmp: RtmpSettings = RtmpSettings()
     video: VideoSettings = VideoSettings()
+    admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
 
     _origins: _Origins = PrivateAttr(default_factory=_Origins)

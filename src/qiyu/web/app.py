@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
-from quart import Response
+from quart import Blueprint, Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -15,13 +17,13 @@ from qiyu.protocol.bodies import encode_json
 from qiyu.web import responses
 from qiyu.web.address import NO_HOST, is_host
 from qiyu.web.context import EXTENSION, WebContext
-from qiyu.web.health import health
+from qiyu.web.health import health, inside
 from qiyu.web.home import home
 from qiyu.web.im import im
 from qiyu.web.living import living
 from qiyu.web.media import media
 from qiyu.web.moderation import moderation
-from qiyu.web.openapi import add_openapi, docs
+from qiyu.web.openapi import add_openapi, describe_instead, docs
 from qiyu.web.origin import allow_origin, answer_preflight
 from qiyu.web.page import page
 from qiyu.web.user import user
@@ -96,15 +98,28 @@ def _fault_of(scope: HTTPScope) -> str:
 
 def make_app(context: WebContext) -> QuartTrio:
     """The application, ready to be served."""
+    blueprints = [page, home, living, moderation, im, user, media, health]
+    app = _make(context, [*blueprints, inside, docs] if context.shows_inside else blueprints)
+    add_openapi(app, context.path)
+    return app
+
+
+def make_admin_app(context: WebContext, public: QuartTrio) -> QuartTrio:
+    """What whoever runs the server sees on a port of its own; `public` is the application that /docs describes."""
+    app = _make(replace(context, shows_inside=True, path=""), [health, inside, docs])
+    describe_instead(app, public)
+    return app
+
+
+def _make(context: WebContext, blueprints: Iterable[Blueprint]) -> QuartTrio:
     app = _Application("qiyu", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = None  # whoever serves it has deadlines of its own
     app.url_map.merge_slashes = False  # what has too many is not to be redirected anywhere
     app.extensions[EXTENSION] = context
-    for blueprint in (page, home, living, moderation, im, user, media, health, docs):
+    for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    add_openapi(app, context.path)
     app.register_error_handler(CallRefused, responses.on_refused)
     app.register_error_handler(DatabaseUnavailable, responses.on_database_unavailable)
     app.register_error_handler(HTTPException, responses.on_http_error)

@@ -76,6 +76,8 @@ class WebContext:
     """Whose pages may make calls here, with their cookies; `*` for any page, without."""
     is_registration_open: bool = True
     """Whether anybody may make an account."""
+    shows_inside: bool = True
+    """Whether /metrics, /docs and what /readyz knows are shown here; false where they have a port of their own."""
     path: str = ""
     """What a proxy in front has before each path, such as /live."""
     trusted_proxies: tuple[Network, ...] = ()

@@ -16,6 +16,7 @@ READY_SECONDS: Final = 1
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 health = Blueprint("health", __name__)
+inside = Blueprint("inside", __name__)
 
 
 @health.get("/healthz")
@@ -31,12 +32,16 @@ async def readyz() -> Response:
         try:
             await context().ping()
         except DatabaseUnavailable:
-            return reply(503, "the database does not answer", {"status": "unavailable"})
+            return _not_ready("the database does not answer")
         return reply(200, "success", {"status": "ok"})
-    return reply(503, f"the database does not answer within {READY_SECONDS} s", {"status": "unavailable"})
+    return _not_ready(f"the database does not answer within {READY_SECONDS} s")
 
 
-@health.get("/metrics")
+def _not_ready(why: str) -> Response:
+    return reply(503, why if context().shows_inside else "not ready", {"status": "unavailable"})
+
+
+@inside.get("/metrics")
 async def metrics() -> Response:
     """How much there is of what comes and goes, and what was counted since the start, as Prometheus reads it."""
     # Loaded when somebody asks, and in a thread, since it takes as long as a slow turn.

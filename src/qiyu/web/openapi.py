@@ -29,6 +29,7 @@ V = TypeVar("V", bound=Callable[[], Awaitable[Response]])
 T = TypeVar("T")
 
 _EXTENSION: Final = "qiyu.openapi"
+_DESCRIBED: Final = "qiyu.described"
 _SECURITY: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -126,9 +127,14 @@ def add_openapi(app: QuartTrio, path: str = "") -> None:
     )
 
 
+def describe_instead(app: QuartTrio, described: QuartTrio) -> None:
+    """Have the pages of `docs` in `app` describe the calls of another application."""
+    app.extensions[_DESCRIBED] = described
+
+
 def _schema() -> dict[str, Any]:
     """Made when it is first asked for: that takes some milliseconds."""
-    extensions = current_app.extensions
+    extensions = current_app.extensions.get(_DESCRIBED, current_app).extensions
     if _EXTENSION not in extensions:
         extensions[_EXTENSION] = extensions["QUART_SCHEMA"].openapi_provider.schema()
     schema: dict[str, Any] = extensions[_EXTENSION]
