@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,7 +138,11 @@ def test_the_image_is_made_of_what_there_is_and_its_server_would_start(tmp_path:
     sources = [
         source for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for source in line.split()
     ]
-    assert {"pyproject.toml", "src", "migrations"} <= set(sources)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", "src", project["project"]["readme"], *project["project"]["license-files"]}
+    needed |= {*wheel["force-include"], *(["hatch_build.py"] if "hooks" in wheel else [])}
+    assert needed == set(sources)
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     for source in sources:
         assert (ROOT / source).exists(), source

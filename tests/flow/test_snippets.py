@@ -1,9 +1,11 @@
-"""The programs of the README and in examples/ go on after their token has expired and their server was away."""
+"""The programs of the README and in examples/ go on after their token has expired and their server was away.
+
+The one for browsers runs in one: browser/test_snippet.py.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +22,6 @@ USER = 10001
 """Of the programs."""
 TOKEN_SECONDS = 1
 PATIENCE_SECONDS = 60
-HAS_WEBSOCKET = "--experimental-websocket"  # Node 22 has it without
 
 
 @pytest.fixture
@@ -92,24 +93,6 @@ def test_the_python_of_the_readme(house: House) -> None:
     path = house.folder / "snippet.py"
     path.write_text(here(house, code))
     with program(house, [sys.executable, str(path)]) as running:
-        goes_on(house, running)
-
-
-def test_the_javascript_of_the_readme(house: House) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("Node is not installed")
-    version = int(subprocess.run([node, "--version"], check=True, capture_output=True).stdout[1:].split(b".")[0])
-    (code,) = blocks("README.md", "js")
-    backend = """
-import {execFileSync} from "node:child_process";
-globalThis.fetch = async () => ({
-  text: async () => execFileSync("qiyu", ["token", "10001"]).toString().trim().split(" ")[1],
-});
-"""
-    path = house.folder / "snippet.mjs"
-    path.write_text(backend + here(house, code))
-    with program(house, [node, *([HAS_WEBSOCKET] if version < 22 else []), str(path)]) as running:
         goes_on(house, running)
 
 
