@@ -171,3 +171,11 @@ def test_localhost_where_there_is_no_ipv6_listens_on_ipv4_and_says_so(monkeypatc
     with sock:
         assert sock.getsockname()[0] == "127.0.0.1"
     assert [(entry["log_level"], entry["address"]) for entry in logs] == [("warning", "203.0.113.1")]
+
+
+def test_files_are_left_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1000, 1000))
+    assert listener_module.capacity(900) == 1000 - listener_module.SPARE_FILES
+    assert listener_module.capacity(900, 200) == 1000 - listener_module.SPARE_FILES - 200
+    assert listener_module.capacity(900, 2000) == 500, "half of them at least are for clients"
+    assert listener_module.capacity(400, 200) == 400
