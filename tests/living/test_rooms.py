@@ -78,6 +78,7 @@ async def test_a_started_room_is_listed_found_and_entered_at_once(town: Town) ->
     (listed,), has_next = town.directory.page(1, 1, 10)
     assert (listed.id, listed.anchor_id, listed.watch_num, listed.good_num, has_next) == (room_id, ANCHOR, 1, 3, False)
     assert await town.rooms.find(room_id, town.now) == listed
+    assert town.directory.anchors[ANCHOR].id == ANCHOR
     assert town.directory.page(2, 1, 10) == ([], False)
     assert await town.start() == room_id  # who is live and starts again gets the same room
 

@@ -61,6 +61,7 @@ class LivingRooms:
                 changes=changes,
             )
             if is_new:
+                self._directory.anchors[anchor.id] = anchor  # so that the list has a name from the first
                 self._directory.started(room, now)
                 return room
             if generation != self._directory.generation:

@@ -138,6 +138,12 @@ export function homeView(go) {
 
   /** @param {{room: any, element: any}} known @param {any} room */
   function update(known, room) {
+    if (["roomName", "covertImg", "anchorNickName", "anchorAvatar"].some((name) => known.room[name] !== room[name])) {
+      const element = card(room);
+      known.element.replaceWith(element);
+      Object.assign(known, {room, element});
+      return;
+    }
     const {watching, likes, onAir} = known.element.counts;
     if (known.room.watchNum !== room.watchNum) count(watching, "home.watching", room.watchNum);
     if (known.room.goodNum !== room.goodNum) count(likes, "home.likes", room.goodNum);
