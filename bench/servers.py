@@ -114,6 +114,8 @@ def _environment(folder: str, settings: Mapping[str, str], source: Path | None) 
     """No limits, any room, any port; and tokens and sessions that outlast a long run."""
     ours = {
         "LIMITS__MESSAGES_PER_SECOND": "0",
+        "LIMITS__PACKETS_PER_SECOND": "0",
+        "LIMITS__LOGINS_PER_SECOND": "0",
         "LIMITS__CONNECTIONS_PER_ADDRESS": "0",
         "LIVING__REQUIRE_OPEN_ROOM": "false",
         "AUTH__TOKEN_SECONDS": "86400",
@@ -127,8 +129,11 @@ def _environment(folder: str, settings: Mapping[str, str], source: Path | None) 
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("QIYU_")}
     if source is not None:
         environment["PYTHONPATH"] = str(source.resolve() / "src")
-        if "[rtmp]" not in (source / "config.toml").read_text():
-            del ours["RTMP__PORT"]  # an older version does not start with a setting it does not know
+        known = (source / "config.toml").read_text()
+        for name in ("RTMP__PORT", "LIMITS__PACKETS_PER_SECOND", "LIMITS__LOGINS_PER_SECOND"):
+            section, _, key = name.lower().partition("__")
+            if f"[{section}]" not in known or f"#{key} =" not in known:
+                del ours[name]  # an older version does not start with a setting it does not know
     return environment | {f"QIYU_{name}": value for name, value in (ours | dict(settings)).items()}
 
 

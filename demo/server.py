@@ -69,6 +69,8 @@ def demo_server(ports: dict[str, int]) -> Iterator[Demo]:
     with tempfile.TemporaryDirectory(prefix="qiyu-demo-") as folder:
         environ = {f"QIYU_{name.upper()}__PORT": str(port) for name, port in ports.items()}
         environ |= {"QIYU_DATA__DIR": folder, "QIYU_AUTH__SECRET": secret, "QIYU_LOG__LEVEL": "warning"}
+        # The crowd comes from one address, and all at once.
+        environ |= {f"QIYU_LIMITS__{name}": "0" for name in ("LOGINS_PER_SECOND", "CONNECTIONS_PER_ADDRESS")}
         process = subprocess.Popen(
             [sys.executable, "-m", "qiyu", "serve"],
             env=os.environ | environ,

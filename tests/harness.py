@@ -42,6 +42,10 @@ TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 GONE = DatabaseUnavailable("gone")
 
 
+NO_RATES = dict.fromkeys(("messages_per_second", "packets_per_second", "logins_per_second"), 0)
+"""Time stands still in most tests, and what is sent in no time at all is too fast."""
+
+
 class Received(NamedTuple):
     """A packet from the server."""
 
@@ -315,6 +319,7 @@ class Harness:
 
     def __init__(self, store: MemoryStore | None = None, **sections: dict[str, Any]) -> None:
         sections = {"living": {"require_open_room": False, "events": False}} | sections
+        sections["limits"] = NO_RATES | sections.get("limits", {})
         self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
         self.store = store or MemoryStore(self.settings.messages.inbox)
         self.stores_at_once = True

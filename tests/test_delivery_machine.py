@@ -615,7 +615,7 @@ class DeliveringInLittleRoom(Delivering):
     constants: ClassVar[dict[str, int]] = {
         "qiyu.services.message_queue.BATCH_MESSAGES": 3,
         "qiyu.services.inbox_acks.BATCH_ACKS": 2,
-        "qiyu.services.message_queue.WAITING_OF_SESSION": 5,
+        "qiyu.services.queue_shares.WAITING_OF_USER": 5,
         "qiyu.services.rings.RING_MESSAGES": 6,
         "qiyu.services.catch_up.RING_MESSAGES": 6,
         "qiyu.services.catch_up.CATCH_UP_MESSAGES": 4,

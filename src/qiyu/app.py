@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import socket
 import ssl
@@ -28,7 +29,6 @@ from qiyu.drivers.message_pruner import MessagePruner
 from qiyu.drivers.message_reader import MessageReader
 from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
-from qiyu.drivers.proxied import Network
 from qiyu.drivers.readiness import Readiness
 from qiyu.drivers.tls import Certificate
 from qiyu.errors import StartupError
@@ -44,6 +44,7 @@ from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
 from qiyu.metrics import Gauge, Metrics
+from qiyu.model import Network
 from qiyu.protocol import accelerator
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.rtmp import RtmpLimits
@@ -60,6 +61,7 @@ from qiyu.services.deferral import Deferral
 from qiyu.services.delivery import Delivery
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
+from qiyu.services.limits import Limits, Rates
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
 from qiyu.services.origins import Origins
@@ -185,6 +187,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     limits = settings.limits
     ack = settings.ack
     metrics = Metrics()
+    checks = Limits(rates(settings), metrics, http_proxies(settings))
     in_flight = InFlight(ack.window, metrics)
     hub = Hub(in_flight)
     outboxes = Outboxes(OutboxLimits(limits.outbox_soft_bytes, limits.outbox_hard_bytes))
@@ -194,6 +197,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     deferral = Deferral()
     delivery = Delivery(hub, router, redelivery, rings, deferral)
     queue = MessageQueue(Settlement(delivery, metrics), settings.messages.queue, metrics)
+    queue.shares.proxies = http_proxies(settings)
     replays = Replays(delivery, deferral, queue, metrics)
     msg_ids = MsgIds(instance_number)
     msg_ids.start_above(largest_msg_id)
@@ -222,7 +226,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         outboxes=outboxes,
         sessions=sessions,
         departures=Departures(),
-        chat=Chat(queue, rings, msg_ids, restrictions, limits.content_chars, metrics),
+        chat=Chat(queue, rings, msg_ids, restrictions, limits.content_chars, metrics, checks),
         message_queue=queue,
         acks=Acks(in_flight, queue, replays, metrics),
         replays=replays,
@@ -240,6 +244,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         publishers=Publishers(streams, limits.login_seconds, metrics),
         viewers=viewers,
         metrics=metrics,
+        limits=checks,
         origins=Origins(settings.ws.allowed_origins),
         refusals=refusals,
         ws_path=settings.ws.path,
@@ -260,6 +265,24 @@ def context_for(certificate: Certificate | None, listener: str) -> ssl.SSLContex
 def handshake_rules(settings: Settings) -> HandshakeRules:
     """How many, and how long."""
     return HandshakeRules(settings.tls.handshakes, settings.tls.handshake_seconds)
+
+
+def rates(settings: Settings) -> Rates:
+    """How much may be done in a second."""
+    limits = settings.limits
+    return Rates(
+        messages_per_second=limits.messages_per_second,
+        messages_burst=limits.messages_burst,
+        packets_per_second=limits.packets_per_second,
+        packets_burst=limits.packets_burst,
+        room_messages_per_second=limits.room_messages_per_second,
+        logins_per_second=limits.logins_per_second,
+    )
+
+
+def http_proxies(settings: Settings) -> tuple[Network, ...]:
+    """Peers with many clients each, to which no limit for an address applies."""
+    return tuple(map(ipaddress.ip_network, settings.http.trusted_proxies))
 
 
 def session_rules(settings: Settings) -> SessionRules:
@@ -320,7 +343,8 @@ def _web_context(
         is_registration_open=settings.accounts.registration == "open",
         shows_inside=not settings.admin.port,
         path=http.path,
-        trusted_proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
+        trusted_proxies=http_proxies(settings),
+        takes_login=node.limits.takes_login,
         secure_cookies=http.secure_cookies,
         same_site=http.same_site,
         session_seconds=http.session_days * DAY_SECONDS,
@@ -344,7 +368,7 @@ def http_rules(settings: Settings) -> HttpRules:
         times=HttpTimes(
             http.keep_alive_seconds, http.request_seconds, http.answer_seconds, settings.tls.handshake_seconds
         ),
-        proxies=tuple(map(ipaddress.ip_network, http.trusted_proxies)),
+        proxies=http_proxies(settings),
     )
 
 
@@ -424,10 +448,14 @@ def _listeners(
 ) -> dict[str, list[Listener]]:
     room = capacity(settings.limits.connections, settings.http.connections)
     proxies = introducing_proxies(settings)
-    return {
+    listeners = {
         name: [
             Listener(sock, door, poller, room, node.metrics, tls=context_for(certificate, name), proxies=proxies[name])
             for sock in sockets.get(name, ())
         ]
         for name, door in doors(settings, node).items()
     }
+    for listener in itertools.chain.from_iterable(listeners.values()):
+        listener.per_address = settings.limits.connections_per_address
+        listener.many_clients = http_proxies(settings)
+    return listeners

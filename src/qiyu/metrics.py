@@ -89,6 +89,8 @@ class Metrics:
     """Connections of clients, viewers and encoders that were let in."""
     connections_refused: int = 0
     """Connections over the limit: closed before a byte was read."""
+    connections_refused_address: int = 0
+    """Connections over the limit of their address ([limits] connections_per_address): closed likewise."""
     connections_crashed: int = 0
     """Connections closed because of a bug in the server (logged with a traceback)."""
     http_connections_accepted: int = 0
@@ -115,6 +117,16 @@ class Metrics:
     """What clients' packets and frames have cost, in units of about a microsecond (docs/discussion/fairness.md)."""
     turns_waited: int = 0
     """Reads of a connection that waited for a later turn, because it had had its share of this one."""
+    reads_paced: int = 0
+    """How often reading from a connection stopped for a moment because of its rate of packets ([limits])."""
+    packets_too_fast: int = 0
+    """How often a connection was told so (ERROR 429)."""
+    messages_too_fast: int = 0
+    """Messages and likes refused because of their connection's rate of messages (ERROR 429)."""
+    room_messages_too_fast: int = 0
+    """Messages refused because of their room's rate of messages (ERROR 429)."""
+    logins_too_fast: int = 0
+    """Logins refused because of their address's rate of logins, HTTP's among them (429)."""
     reads_stopped: int = 0
     """How often reading from a connection stopped because its peer did not read what it was owed."""
     turns: int = 0
@@ -145,6 +157,8 @@ class Metrics:
     """Packets that were answered with an ERROR."""
     messages_accepted: int = 0
     """BIZ packets taken for delivery."""
+    messages_crowded_out: int = 0
+    """Messages refused because too many waited to be stored, of all or of their sender, address or room (ERROR 503)."""
     messages_repeated: int = 0
     """Messages whose clientMsgId was there already: receipted, and not delivered again."""
     messages_stored: int = 0

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from qiyu.app import App, doors, handshake_rules, http_rules, introducing_proxies, session_rules
+from qiyu.app import App, doors, handshake_rules, http_rules, introducing_proxies, rates, session_rules
 from qiyu.config import Settings
 from qiyu.drivers.listener import capacity
 from qiyu.errors import StartupError
@@ -60,6 +60,7 @@ def _connections(app: App, settings: Settings) -> None:
     for listeners in app.listeners.values():
         for listener in listeners:
             listener.connections = room
+            listener.per_address = settings.limits.connections_per_address
 
 
 def _http(app: App, settings: Settings) -> None:
@@ -75,8 +76,8 @@ def _level(_app: App, settings: Settings) -> None:
     set_level(settings.log.level)
 
 
-def _nothing_yet(_app: App, _settings: Settings) -> None:
-    """It is not enforced yet."""
+def _rates(app: App, settings: Settings) -> None:
+    app.node.limits.rates = rates(settings)
 
 
 RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
@@ -94,11 +95,16 @@ RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
     "limits.login_seconds": _seconds,
     "limits.body_bytes": _body_bytes,
     "limits.content_chars": _content_chars,
-    "limits.messages_per_second": _nothing_yet,
-    "limits.messages_burst": _nothing_yet,
+    "limits.messages_per_second": _rates,
+    "limits.messages_burst": _rates,
+    "limits.packets_per_second": _rates,
+    "limits.packets_burst": _rates,
+    "limits.room_messages_per_second": _rates,
+    "limits.logins_per_second": _rates,
+    "limits.queued_bytes": _outboxes,
     "limits.outbox_soft_bytes": _outboxes,
     "limits.outbox_hard_bytes": _outboxes,
-    "limits.connections_per_address": _nothing_yet,
+    "limits.connections_per_address": _connections,
     "limits.connections": _connections,
     "tls.handshakes": _handshakes,
     "tls.handshake_seconds": _handshakes,

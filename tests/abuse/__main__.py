@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from abuse.quiet import FLOODS, LIMITS_OFF, measure
+from abuse.quiet import FLOODS, measure
 from crash.server import ServerProcess
 
 
@@ -24,8 +24,7 @@ def main() -> None:
     counts = tuple(map(int, arguments.counts.split(",")))
     names = tuple(name for name in FLOODS if any(word in name for word in arguments.attacks.split(",")))
     with tempfile.TemporaryDirectory() as folder:
-        environment = dict(LIMITS_OFF)
-        server = ServerProcess(Path(folder), "", environment, arguments.against)
+        server = ServerProcess(Path(folder), "", checkout=arguments.against)
         is_good = trio.run(_run, server, arguments.seconds, names, counts)
     sys.exit(0 if is_good else 1)
 

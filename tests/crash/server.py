@@ -18,6 +18,10 @@ import trio
 from qiyu.services.tokens import Tokens
 
 SECRET: Final = "a secret for the crash program alone"
+UNLIMITED: Final = [
+    f"QIYU_LIMITS__{name}"
+    for name in ("MESSAGES_PER_SECOND", "PACKETS_PER_SECOND", "LOGINS_PER_SECOND", "CONNECTIONS_PER_ADDRESS")
+]
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 SUSPICIOUS: Final = ("Traceback", "because of a bug", "[error", "[critical")
@@ -50,6 +54,7 @@ class ServerProcess:
             "QIYU_DATABASE__URL": database_url,
             "QIYU_AUTH__SECRET": SECRET,
             "QIYU_LIVING__REQUIRE_OPEN_ROOM": "false",
+            **dict.fromkeys(UNLIMITED, "0"),
             **{f"QIYU_{name}": value for name, value in more.items()},
             **({"PYTHONPATH": str(checkout.resolve() / "src")} if checkout is not None else {}),
         }

@@ -11,7 +11,7 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 
-from qiyu.drivers.http import HttpFront, HttpRules, network_of, run_http
+from qiyu.drivers.http import HttpFront, HttpRules, run_http
 from qiyu.drivers.http_connection import HttpTimes
 from qiyu.drivers.listener import bind
 from qiyu.metrics import Metrics
@@ -153,23 +153,6 @@ async def test_a_proxy_in_front_may_have_as_many_as_there_are_in_all(app: QuartT
         async with await trio.open_tcp_stream(host, port) as one_more:
             assert await answer_of(one_more) == b""
     assert (metrics.http_connections_refused, metrics.http_connections_refused_address) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("address", "is_proxy"), [("2001:db8::7", True), ("2001:db9::7", False), ("192.0.2.7", True), ("192.0.3.7", False)]
-)
-async def test_a_proxy_is_known_by_its_network(app: QuartTrio, address: str, is_proxy: bool) -> None:
-    proxies = (ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::/32"))
-    front = HttpFront(app, HttpRules(proxies=proxies), Metrics())
-    assert front._is_proxy(network_of(ipaddress.ip_address(address).packed)) is is_proxy
-
-
-def test_an_ipv6_address_counts_as_its_network() -> None:
-    one, two, other = (
-        ipaddress.ip_address(text).packed for text in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1")
-    )
-    assert network_of(one) == network_of(two) != network_of(other)
-    assert network_of(b"\xc0\0\2\1") == b"\xc0\0\2\1"
 
 
 async def test_a_reader_of_nothing_does_not_keep_the_server_from_stopping(app: QuartTrio) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +12,11 @@ import trio
 from structlog.testing import capture_logs
 
 from qiyu.drivers import listener as listener_module
-from qiyu.drivers.listener import Listener, address_of, bind
+from qiyu.drivers.listener import Listener, address_of, bind, packed
 from qiyu.errors import StartupError
 from qiyu.handlers.registry import NOT_LOGGED_IN
 from qiyu.metrics import Metrics
+from qiyu.model import network_of
 from qiyu.protocol.tcp import TcpWire
 from qiyu.routing.endpoint import Door
 from sessions import NOBODY
@@ -27,6 +30,7 @@ class FakePoller:
     def __init__(self) -> None:
         self.added = 0
         self.addresses: list[bytes] = []
+        self.by_address: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return self.added
@@ -35,6 +39,7 @@ class FakePoller:
         sock.close()
         self.added += 1
         self.addresses.append(address)
+        self.by_address[network_of(address)] += 1
 
 
 class FailingSocket:
@@ -98,6 +103,31 @@ async def test_over_the_limit_nobody_is_admitted() -> None:
 def test_an_address_is_kept_as_its_bytes(family: int, host: str, packed: bytes) -> None:
     assert listener_module.packed(family, host) == packed
     assert listener_module.packed(family, host) is listener_module.packed(family, host)  # shared by those who have it
+
+
+def admitted(listener: Listener, family: int, host: str) -> bool:
+    ours, theirs = socket.socketpair()
+    before = listener._poller.by_address.total()
+    listener._add(ours, packed(family, host))
+    theirs.close()
+    assert ours.fileno() == -1
+    return listener._poller.by_address.total() > before
+
+
+def test_an_address_has_so_many_connections_and_of_ipv6_a_network() -> None:
+    metrics = Metrics()
+    listener = Listener(None, DOOR, FakePoller(), 100, metrics)  # type: ignore[arg-type]
+    listener.per_address = 2
+    assert [admitted(listener, socket.AF_INET, "192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert admitted(listener, socket.AF_INET, "192.0.2.2")
+    hosts = ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1")
+    assert [admitted(listener, socket.AF_INET6, host) for host in hosts] == [True, True, False, True]
+    assert metrics.connections_refused_address == 2
+    listener.many_clients = (ipaddress.ip_network("192.0.2.0/24"),)
+    assert admitted(listener, socket.AF_INET, "192.0.2.1")
+    listener.many_clients = ()
+    listener.per_address = 0
+    assert admitted(listener, socket.AF_INET, "192.0.2.1")
 
 
 def test_a_port_that_is_taken_stops_the_start() -> None:

@@ -26,11 +26,12 @@ from qiyu.drivers.tls import Certificate
 from qiyu.drivers.tls_connection import TlsConnection
 from qiyu.errors import EndReason
 from qiyu.handlers.dispatch import Dispatcher
-from qiyu.handlers.registry import tcp_door
+from qiyu.handlers.registry import LOGGED_IN, tcp_door
 from qiyu.model import Instant
 from qiyu.protocol.packet import MsgCode
 from qiyu.routing.session import Session
 from qiyu.services.departures import DEPARTURE_SECONDS
+from qiyu.services.limits import Rates
 from qiyu.services.tokens import Tokens
 from raw_clients import ACK, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, body_of, frame
 from servers import SECRET
@@ -43,7 +44,7 @@ class Bench:
 
     def __init__(self, source: EventSource) -> None:
         self.now = START
-        self.node = build_node(Settings(limits={"outbox_hard_bytes": 0}), SECRET)  # type: ignore[arg-type]
+        self.node = build_node(Settings(limits={"outbox_hard_bytes": 0, "packets_per_second": 0}), SECRET)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.node)
         self.poller = Poller(self.dispatcher, source, lambda: self.now)
 
@@ -588,6 +589,51 @@ async def test_who_does_not_read_what_it_is_owed_is_not_read_either(bench: Bench
         assert session.last_seen == bench.now.monotonic
         await peer.send(HEARTBEAT)
         await peer.expect(HEARTBEAT)
+
+
+async def test_who_sends_faster_than_it_may_is_read_no_faster(bench: Bench) -> None:
+    peer, session = await bench.log_in(10001)
+    bench.node.limits.rates = Rates(packets_per_second=100, packets_burst=100)
+    metrics = bench.node.metrics
+    beat = frame(HEARTBEAT, b"{}")
+    async with peer:
+        before = metrics.packets_received
+        socket_of(peer).send(beat * 1000)
+        await trio.testing.wait_all_tasks_blocked()  # it does not spin
+        first = metrics.packets_received - before
+        assert 100 <= first <= 100 + poller_module.FIRST_READ_BYTES / len(beat)
+        bench.advance(0.25)
+        await trio.testing.wait_all_tasks_blocked()
+        assert metrics.packets_received - before == first
+        for _ in range(60):
+            bench.advance(0.25)
+            await trio.testing.wait_all_tasks_blocked()
+        assert metrics.packets_received - before == 1000
+        answers = [await peer.next_packet() for _ in range(1000)]
+        assert {code for code, _ in answers} == {HEARTBEAT, ERROR}
+        assert not session.ended
+
+
+@pytest.mark.parametrize("way", ["reset", "ended"])
+async def test_who_is_not_read_for_a_while_may_go(bench: Bench, way: str) -> None:
+    peer, session = await bench.connect_tcp()
+    session.state = LOGGED_IN
+    bench.node.limits.rates = Rates(packets_per_second=1, packets_burst=1)
+    await peer.stream.send_all(frame(HEARTBEAT, b"{}") * 100)
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.outbox.owner.share.is_paused
+    if way == "ended":
+        bench.node.sessions._not_logged_in.pop(session)
+        bench.node.sessions.end(session, EndReason.IDLE)
+        bench.advance(0.25)
+    else:
+        peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await trio.aclose_forcefully(peer.stream)
+    if bench.poller._source.__class__ is SelectorSource:
+        bench.advance(100)  # it does not tell of errors
+    with trio.fail_after(5):
+        await bench.poller.drained()
+    assert not bench.poller.by_address
 
 
 async def test_who_reads_slowly_is_read_as_it_reads(bench: Bench) -> None:

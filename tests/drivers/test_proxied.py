@@ -8,8 +8,9 @@ import trio
 import trio.testing
 
 from protocol.test_proxy import addresses, header
-from qiyu.drivers.proxied import HEADER_SECONDS, ProxyGone, is_within, read_source
+from qiyu.drivers.proxied import HEADER_SECONDS, ProxyGone, read_source
 from qiyu.errors import ProtocolViolation
+from qiyu.model import is_within
 
 PROXY = bytes([127, 0, 0, 1])
 HEADER = b"".join(header(addresses("203.0.113.7", "192.0.2.1")))

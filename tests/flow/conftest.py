@@ -34,6 +34,7 @@ def start_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
             "auth__secret": SECRET,
         }
         defaults |= {"living__require_open_room": "false", "living__events": "false"}
+        defaults |= {f"limits__{name}_per_second": 0 for name in ("messages", "packets", "logins")}
         defaults |= {
             "ack__retry_seconds": 60
         }  # on a machine that is slow, nothing comes twice that no test expects twice

@@ -51,6 +51,30 @@ async def test_origins_and_limits_count_at_once(start_server: Start) -> None:
                 assert "len 101" in (await new.expect(ERROR))["data"]["reason"]
 
 
+async def test_rates_count_at_once(start_server: Start) -> None:
+    async with start_server() as server:
+        async with await server.tcp_peer(10001, room=7) as one, await server.ws_peer(10002, room=7) as other:
+            await server.reload(
+                limits__messages_per_second=1,
+                limits__messages_burst=1,
+                limits__packets_per_second=1,
+                limits__packets_burst=1,
+                limits__logins_per_second=1,
+                limits__connections_per_address=3,
+            )
+            await one.send(BIZ, **SAY)
+            await one.send(BIZ, **SAY)
+            assert "1 a second at most" in (await one.expect(ERROR))["data"]["reason"]
+            assert "1 a second are read" in (await one.expect(ERROR))["data"]["reason"]
+            await other.expect(BIZ)
+            await (await server.tcp_peer(10003)).stream.aclose()
+            with pytest.raises(Rejected) as rejected:
+                await server.ws_peer(10004)
+            assert (rejected.value.status, "too many logins" in rejected.value.text) == (429, True)
+            async with await RawTcpClient.connect(server.tcp), await RawTcpClient.connect(server.tcp) as too_many:
+                await too_many.expect_closed()
+
+
 async def test_what_cannot_count_is_said(start_server: Start) -> None:
     async with start_server() as server:
         with capture_logs() as logs:

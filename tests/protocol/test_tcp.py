@@ -169,6 +169,22 @@ def test_packets_before_a_fault_come_first() -> None:
     assert wire.error is not None
 
 
+def test_the_first_body_has_a_limit_of_its_own_until_it_is_lifted() -> None:
+    wire = TcpWire(100, 10)
+    assert len(wire.receive_data(frame(1001, bytes(10)) + frame(1003, bytes(100)))) == 2
+    for data, error in (
+        (frame(1001, bytes(11)), "len 11: expected 0 to 10 bytes"),
+        (frame(1, bytes(9)) + frame(1, bytes(101)), "100"),
+    ):
+        wire = TcpWire(100, 10)
+        wire.receive_data(data)
+        assert wire.error is not None
+        assert error in wire.error.reason
+    wire = TcpWire(100, 10)
+    wire.lift()
+    assert len(wire.receive_data(frame(1003, bytes(100)))) == 1
+
+
 def test_no_limit_is_what_an_int32_can_say() -> None:
     wire = TcpWire(0)
     assert wire.receive_data(header(MAGIC, 1003, NO_LIMIT)) == []

@@ -200,23 +200,6 @@ def test_the_bytes_go_back_down_whatever_becomes_of_them(town: Town, outcome: st
     assert_nothing_waits(town.harness)
 
 
-def test_one_session_does_not_take_the_whole_queue(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_queue, "WAITING_OF_SESSION", 5)
-    for n in range(5):
-        town.alice.whisper(CAROL, str(n), f"c-{n}")
-    for cid in ("c-5", ""):
-        town.alice.whisper(CAROL, "too many", cid)
-        (refused,) = town.alice.receive()
-        assert (error_of(refused), refused.body.get("clientMsgId", "")) == (503, cid)
-    town.bob.whisper(CAROL, "x", "c-1")
-    town.harness.write()
-    assert town.carol.contents() == ["0", "1", "2", "3", "4", "x"]
-    town.alice.receive()
-    town.alice.whisper(CAROL, "now", "c-5")
-    town.harness.write()
-    assert len(receipts(town.alice.receive())) == 1
-
-
 def test_a_batch_has_a_bound(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message_queue, "BATCH_MESSAGES", 2)
     monkeypatch.setattr(inbox_acks, "BATCH_ACKS", 2)

@@ -30,6 +30,21 @@ async def test_registering_logs_in(site: Site, how: str) -> None:
     assert (page["loginStatus"], page["userId"], page["nickName"]) == (True, answer.data["userId"], "Ann 🙂")
 
 
+async def test_too_many_logins_from_one_address_are_told_when_to_come_again(database: Database) -> None:
+    tried: list[bytes] = []
+
+    def takes_login(address: bytes, _now: object) -> bool:
+        tried.append(address)
+        return len(tried) <= 1
+
+    caller = Site(database, takes_login=takes_login).caller()
+    assert (await caller.post("/user/register", form=ANN)).status == 200
+    for path in ("/user/login", "/user/register"):
+        answer = await caller.post(path, form=ANN)
+        assert (answer.refusal[0], answer.headers["Retry-After"]) == (429, "1")
+    assert tried == [bytes([192, 0, 2, 1])] * 3
+
+
 async def test_the_cookie_is_for_http_alone_and_for_this_site_alone(database: Database) -> None:
     site = Site(database, session_seconds=1000)
     cookie = cookie_of(await site.caller().post("/user/register", form=ANN))

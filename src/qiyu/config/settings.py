@@ -239,10 +239,29 @@ class LimitsSettings(_Section):
         default=2000, description="Characters (code points) of one message's content; a longer one is refused."
     )
     messages_per_second: types.Limit = Field(
-        default=20, description="Messages a second from one connection, so that nobody floods a room. Not enforced yet."
+        default=20,
+        description="Messages a second from one connection, so that nobody floods a room; what is over gets ERROR 429.",
     )
     messages_burst: types.Limit = Field(
-        default=40, description="Messages one connection may send at once above that rate. Not enforced yet."
+        default=40, description="Messages that one connection may send at once, if it sent fewer before."
+    )
+    packets_per_second: types.Limit = Field(
+        default=100,
+        description="Packets and control frames a second from one connection, without ACKs; it is read no faster.",
+    )
+    packets_burst: types.Limit = Field(
+        default=400, description="Packets and control frames that one connection may send at once."
+    )
+    room_messages_per_second: types.Limit = Field(
+        default=0, description="Messages a second in one room, of all its members; what is over gets ERROR 429."
+    )
+    logins_per_second: types.Limit = Field(
+        default=50,
+        description="Logins a second from one IP address (IPv6: /64) that is none of [http] trusted_proxies.",
+    )
+    queued_bytes: types.Limit = Field(
+        default=536_870_912,
+        description="Bytes owed to all receivers together; above it, the slowest lose room messages, then end.",
     )
     outbox_soft_bytes: types.Limit = Field(
         default=1_048_576,
@@ -254,7 +273,7 @@ class LimitsSettings(_Section):
     )
     connections_per_address: types.Limit = Field(
         default=200,
-        description="Sessions from one IP address, so that one machine cannot take all. Not enforced yet.",
+        description="Connections from one IP address (IPv6: /64) that is none of [http] trusted_proxies.",
     )
     connections: types.Limit = Field(
         default=50_000, description="Sessions in all; further ones are refused. Each needs a file descriptor."

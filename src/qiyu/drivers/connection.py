@@ -16,7 +16,7 @@ from qiyu.routing.outbox import Outbox
 class Share:
     """What the poller knows of a connection that has had more to say than its share of a turn."""
 
-    __slots__ = ("buffer", "credit", "is_clogged", "waits")
+    __slots__ = ("buffer", "credit", "is_clogged", "is_paused", "waits")
 
     def __init__(self, buffer: memoryview, credit: int) -> None:
         self.buffer = buffer
@@ -27,6 +27,8 @@ class Share:
         """It has had its share, and the poller has it in the queue of those that have more."""
         self.is_clogged = False
         """Its peer does not read what it is owed, so it is read only as far as the peer does."""
+        self.is_paused = False
+        """It sent more than it may in the time, and is not read until that is paid for."""
 
 
 class PlainConnection:

@@ -7,7 +7,6 @@ proxies in front have many clients each: only the bound for all is theirs.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import ssl
@@ -15,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import structlog
 import trio
@@ -25,15 +24,13 @@ from trio.abc import Stream
 
 from qiyu.drivers.http_connection import Connection, HttpTimes, Served
 from qiyu.drivers.http_exchange import Application, RequestLine
-from qiyu.drivers.listener import IPV6_BYTES, Acceptor, packed
+from qiyu.drivers.listener import Acceptor, packed
 from qiyu.metrics import Metrics
+from qiyu.model import Network, is_within, network_of
 
 log = structlog.get_logger(__name__)
 
 GRACEFUL_SECONDS: Final = 1.0
-IPV6_NETWORK_BYTES: Final = 8
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class HttpFront:
             sock.close()
             return
         limit = self._rules.connections_per_address
-        if limit and self._by_address[key] >= limit and not self._is_proxy(key):
+        if limit and self._by_address[key] >= limit and not is_within(key, self._rules.proxies):
             self._metrics.http_connections_refused_address += 1
             sock.close()
             return
@@ -142,18 +139,6 @@ class HttpFront:
             self._by_address[key] -= 1
             if not self._by_address[key]:
                 del self._by_address[key]
-
-    def _is_proxy(self, key: bytes) -> bool:
-        if not self._rules.proxies:
-            return False
-        padded = key.ljust(IPV6_BYTES, b"\0") if len(key) == IPV6_NETWORK_BYTES else key
-        address = ipaddress.ip_address(padded)
-        return any(address in network for network in self._rules.proxies)
-
-
-def network_of(address: bytes) -> bytes:
-    """Whom a connection counts to: an IPv4 address, or the first 64 bits of one of IPv6."""
-    return address[:IPV6_NETWORK_BYTES] if len(address) == IPV6_BYTES else address
 
 
 def _hypercorn() -> Config:

@@ -19,10 +19,10 @@ import structlog
 import trio
 
 from qiyu.drivers.poller import Poller
-from qiyu.drivers.proxied import Network, ProxyGone, is_within, read_source
+from qiyu.drivers.proxied import ProxyGone, read_source
 from qiyu.errors import ProtocolViolation, StartupError
 from qiyu.metrics import Metrics
-from qiyu.model import Address, address_text
+from qiyu.model import Address, Network, address_text, is_within, network_of
 from qiyu.routing.endpoint import Door
 
 log = structlog.get_logger(__name__)
@@ -194,6 +194,10 @@ class Listener:
         """`tls` is what it speaks TLS with; from `proxies`, each connection begins with a PROXY protocol header."""
         self._tls = tls
         self.proxies = proxies
+        self.per_address = 0
+        """How many connections an address may have; 0 means no limit."""
+        self.many_clients: tuple[Network, ...] = ()
+        """Addresses to which that does not apply."""
         self._introduced = 0  # connections whose header is being read
         self._mistrusts = False  # a proxy sent no header, and the log has it
         self._nursery: trio.Nursery
@@ -221,20 +225,32 @@ class Listener:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
             peer = packed(sock.family, address[0])
-            if self.proxies and is_within(peer, self.proxies):
+            if not (self.proxies and is_within(peer, self.proxies)):
+                self._add(sock, peer)
+            else:
                 self._introduced += 1
                 self._nursery.start_soon(self._admit_proxied, sock, peer)
-            else:
-                self._poller.add(sock, self.door, peer, self._tls)
         except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
             self._metrics.connections_refused += 1
             sock.close()
+
+    def _add(self, sock: socket.socket, address: Address) -> None:
+        """Hand it to the poller, unless its address has enough. Raises OSError."""
+        if (
+            self.per_address
+            and self._poller.by_address[network_of(address)] >= self.per_address
+            and not is_within(address, self.many_clients)
+        ):
+            self._metrics.connections_refused_address += 1
+            sock.close()
+            return
+        self._poller.add(sock, self.door, address, self._tls)
 
     async def _admit_proxied(self, sock: socket.socket, proxy: Address) -> None:
         taken = False
         try:
             address = await read_source(sock, proxy)
-            self._poller.add(sock, self.door, address, self._tls)
+            self._add(sock, address)
             taken = True
             self._mistrusts = False
         except ProtocolViolation as exc:

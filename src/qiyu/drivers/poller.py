@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +36,7 @@ from qiyu.drivers.event_source import READ, WRITE, EventSource
 from qiyu.drivers.handshakes import HandshakeRules, Handshakes
 from qiyu.drivers.tls_connection import TlsConnection
 from qiyu.handlers.dispatch import Dispatcher
-from qiyu.model import Address, Instant
+from qiyu.model import Address, Instant, network_of
 from qiyu.routing.endpoint import Door, Endpoint
 from qiyu.routing.outbox import Outbox
 
@@ -84,6 +84,9 @@ class Poller:
         self._dirty: list[Outbox] = []
         self._bulk: deque[Outbox] = deque()
         self._left: list[tuple[int, int]] = []  # events that one turn had no time for
+        self._paused: list[PlainConnection] = []  # they sent more than they may in the time
+        self.by_address: Counter[Address] = Counter()
+        """How many connections each address has; of IPv6, each network of 64 bits."""
         self._closing: list[PlainConnection] = []
         self._ending: deque[PlainConnection] = deque()  # endpoints have ended; by deadline
         self._alarm = Alarm()
@@ -109,6 +112,7 @@ class Poller:
         connection = PlainConnection(sock, outbox, endpoint) if tls is None else self._secured(sock, endpoint, tls, now)
         outbox.owner = connection
         self._connections[connection.fd] = connection
+        self.by_address[network_of(address)] += 1
         return endpoint
 
     def _secured(self, sock: socket.socket, endpoint: Endpoint, tls: ssl.SSLContext, now: Instant) -> PlainConnection:
@@ -142,7 +146,9 @@ class Poller:
             self._crashed(connection, bug)
 
     def expire(self, now: Instant) -> None:
-        """Close what has had its second to say good-bye, or its time for a TLS handshake."""
+        """Close what has had its second to say good-bye, or its time for a TLS handshake; read on where it is time."""
+        if self._paused:
+            self._resume(now)
         for connection in self.handshakes.late(now.monotonic):
             self._close_later(connection)
         ending = self._ending
@@ -218,7 +224,7 @@ class Poller:
             if event != WRITE:
                 share = connection.share
                 if share is None or not share.waits or event != READ:
-                    self._read(connection, now)
+                    self._read(connection, now, event)
         if self._backlog:
             self._read_backlog(now)
         if self._dirty:
@@ -289,13 +295,16 @@ class Poller:
             connection.share = Share(self._first_buffer, SHARE_WORK)
         return connection.share
 
-    def _read(self, connection: PlainConnection, now: Instant) -> None:
+    def _read(self, connection: PlainConnection, now: Instant, event: int = READ) -> None:
         if connection.closing:
+            return
+        share = connection.share
+        if share is not None and (share.is_paused or share.is_clogged):
+            if event > READ | WRITE:  # in error, or gone both ways: there is nobody to read for
+                self._close_later(connection)
             return
         if connection.waits_to_write and connection.outbox.held > CLOGGED_BYTES and not connection.endpoint.ended:
             share = self._share_of(connection)
-            if share.is_clogged:
-                return
             # Its peer does not read what it is owed: it is not read either, or it would be owed ever more. This once it
             # is, for what comes may be its end.
             share.is_clogged = True
@@ -324,6 +333,8 @@ class Poller:
                 work = metrics.work - before
                 if size == len(buffer) or work > credit:
                     self._had_its_share(connection, size, work)
+                if connection.endpoint.read_from > now.monotonic:
+                    self._pause(connection)
                 return
             self._dispatcher.eof(connection.endpoint, now)
         except Exception as bug:  # noqa: BLE001
@@ -345,6 +356,30 @@ class Poller:
         elif size == len(share.buffer):
             share.buffer = next((buffer for buffer in buffers if 2 * size <= len(buffer) <= wanted), share.buffer)
 
+    def _pause(self, connection: PlainConnection) -> None:
+        """It sends faster than it may: the rest waits in the kernel until the clock says that it is time."""
+        share = self._share_of(connection)
+        if not share.is_paused:
+            share.is_paused = True
+            self._paused.append(connection)
+            self._watch(connection)
+
+    def _resume(self, now: Instant) -> None:
+        paused, self._paused = self._paused, []
+        for connection in paused:
+            if connection.closing:
+                continue
+            endpoint = connection.endpoint
+            if endpoint.read_from > now.monotonic and not endpoint.ended:
+                self._paused.append(connection)
+                continue
+            self._share_of(connection).is_paused = False
+            self._watch(connection)
+            self._read_on(connection)
+        if self._backlog and self._asleep:
+            self._asleep = False
+            self._alarm.ring()
+
     def _read_on(self, connection: PlainConnection) -> None:
         """It was not read for a while: something may wait of which the socket does not tell."""
         share = self._share_of(connection)
@@ -359,7 +394,7 @@ class Poller:
             share.is_clogged = False
             self._watch(connection)
             self._read_on(connection)
-        if not connection.closing and not connection.at_eof:
+        if not (connection.closing or connection.at_eof or share.is_paused):
             self._receive(connection, now)
 
     def _ended(self, connection: PlainConnection, now: Instant) -> None:
@@ -420,8 +455,9 @@ class Poller:
             self._watch(connection)
 
     def _watch(self, connection: PlainConnection) -> None:
-        is_clogged = connection.share is not None and connection.share.is_clogged
-        events = (0 if connection.at_eof or is_clogged else READ) | (WRITE if connection.waits_to_write else 0)
+        share = connection.share
+        is_silenced = share is not None and (share.is_clogged or share.is_paused)
+        events = (0 if connection.at_eof or is_silenced else READ) | (WRITE if connection.waits_to_write else 0)
         self._source.watch(connection.fd, events)
 
     def _shut(self, connection: PlainConnection) -> None:
@@ -457,6 +493,7 @@ class Poller:
         for connection in closing:
             self._source.unregister(connection.fd)
             del self._connections[connection.fd]
+            self._forget_address(connection.endpoint.address)
             connection.close()
             connection.outbox.owner = None  # they hold each other, and all that is owed, until somebody lets go
             try:
@@ -465,6 +502,12 @@ class Poller:
                 log.exception("a closed connection could not be forgotten", session=repr(connection.endpoint))
         if self._emptied is not None and not self._connections:
             self._emptied.set()
+
+    def _forget_address(self, address: Address) -> None:
+        key = network_of(address)
+        self.by_address[key] -= 1
+        if not self.by_address[key]:
+            del self.by_address[key]
 
     def _close_all(self) -> None:
         for connection in self._connections.values():

@@ -5,10 +5,8 @@ The header is read to its last byte and no further, so that what follows, TLS or
 
 from __future__ import annotations
 
-import ipaddress
 import socket
-from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
@@ -18,17 +16,9 @@ from qiyu.protocol.proxy import HEAD, rest_length, source
 
 HEADER_SECONDS: Final = 5.0
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class ProxyGone(Exception):
     """It has closed the connection before it said anything, as those do that look whether a port is open."""
-
-
-def is_within(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether an address is of one of these networks."""
-    ip = ipaddress.ip_address(address)
-    return any(ip in network for network in networks)
 
 
 async def read_source(sock: socket.socket, proxy: Address) -> Address:

@@ -16,6 +16,8 @@ def ack(node: Node, session: Session, body: Buffer, _now: Instant) -> None:
     packet = decode_ack(body)
     msg_ids = decode_ack_data(packet.data) if packet.data else []
     node.metrics.work += len(msg_ids)
+    if packet.msg_id or msg_ids:
+        session.spent -= 1  # what it names counts, as far as it is not owed
     node.acks.acknowledge(session, [packet.msg_id, *msg_ids] if packet.msg_id else msg_ids)
 
 

@@ -11,7 +11,8 @@ from qiyu.services.node import Node
 
 
 def biz(node: Node, session: Session, body: Buffer, now: Instant) -> None:
-    """Hand it to the service it is for."""
+    """Hand it to the service it is for, unless there are too many."""
+    node.limits.check_message(session, now)
     packet = decode_biz(body)
     if packet.biz_code == BizCode.LIKE:
         _like(node, session, packet)

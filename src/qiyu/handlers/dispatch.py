@@ -46,6 +46,7 @@ class Dispatcher:
         node = self.node
         if wire.frames:
             endpoint.last_seen = now.monotonic  # a ping, or the pong that the server asked for
+            endpoint.spent += wire.frames
             node.metrics.work += FRAME_WORK * wire.frames
         if packets:
             endpoint.last_seen = now.monotonic
@@ -59,10 +60,15 @@ class Dispatcher:
             else:
                 node.metrics.packets_received += len(packets)
                 node.metrics.work += PACKET_WORK * len(packets)
+                endpoint.spent += len(packets)
                 if endpoint.held is None:
                     self._handle(endpoint, packets, now)
                 else:
                     self._hold(endpoint, packets)
+        if endpoint.spent:
+            spent, endpoint.spent = endpoint.spent, 0
+            if endpoint.state.is_paced:
+                node.limits.pace(endpoint, spent, now)
         if wire.error is not None or wire.peer_closed:
             self._left(endpoint, now)
         elif wire.has_output:
@@ -120,6 +126,7 @@ class Dispatcher:
         self.node.streams.sweep(now)
         self.node.departures.sweep(now)
         self.node.refusals.sweep()
+        self.node.limits.sweep(now)
         self.node.room_events.tick()
         self.node.rings.sweep()
 
@@ -175,6 +182,7 @@ class Dispatcher:
     def _acknowledge(self, endpoint: Endpoint, msg_ids: list[str]) -> None:
         self.node.metrics.packets_received += len(msg_ids) - 1  # the run was counted as one
         self.node.metrics.work += len(msg_ids)
+        endpoint.spent -= 1
         take_acks = endpoint.state.take_acks
         if take_acks is not None:
             take_acks(self.node, endpoint, msg_ids)

@@ -16,21 +16,24 @@ from qiyu.routing.session import Session
 from qiyu.services.node import Node
 from qiyu.services.tokens import Identity
 
+TOO_MANY_LOGINS: Final = "too many logins from your address: try again in a second"
 LOGIN_WORK: Final = 100
 """What it costs to check a token, in units of about a microsecond."""
 
 
 def login(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     """Log in and answer, or refuse the connection."""
-    identity, data = identify(node, body, now)
+    identity, data = identify(node, session, body, now)
     node.sessions.log_in(session, identity)
     session.answer(MsgCode.LOGIN)
     if data:
         enter_at_login(node, session, data, now)
 
 
-def identify(node: Node, body: Buffer, now: Instant) -> tuple[Identity, str | None]:
+def identify(node: Node, session: Session, body: Buffer, now: Instant) -> tuple[Identity, str | None]:
     """Who the packet's token lets in, and its `data`. Raises `ProtocolViolation`."""
+    if not node.limits.takes_login(session.address, now):
+        raise ProtocolViolation(TOO_MANY_LOGINS, code=ErrorCode.TOO_FAST)
     node.metrics.work += LOGIN_WORK
     try:
         packet = decode_login(body)

@@ -21,7 +21,7 @@ from qiyu.handlers.room import room
 from qiyu.handlers.watch import hear, watch_login
 from qiyu.handlers.ws_handshake import ws_handshake
 from qiyu.model import Instant
-from qiyu.protocol.packet import Buffer, MsgCode
+from qiyu.protocol.packet import LOGIN_BYTES, Buffer, MsgCode
 from qiyu.protocol.rtmp import RtmpCode, RtmpLimits, RtmpWire
 from qiyu.protocol.tcp import TcpWire
 from qiyu.protocol.websocket import WebSocketWire
@@ -53,15 +53,15 @@ _OF_CLIENTS: Final[Mapping[int, ClientHandler]] = {
     MsgCode.ROOM: room,
 }
 
-UPGRADING: Final = State("upgrading", {MsgCode.WS_HANDSHAKE: ws_handshake}, _login_first)
-NOT_LOGGED_IN: Final = State("not logged in", {MsgCode.LOGIN: login}, _login_first)
-LOGGED_IN: Final = State("active", _OF_CLIENTS, _unknown, acknowledge)
+UPGRADING: Final = State("upgrading", {MsgCode.WS_HANDSHAKE: ws_handshake}, _login_first, is_paced=True)
+NOT_LOGGED_IN: Final = State("not logged in", {MsgCode.LOGIN: login}, _login_first, is_paced=True)
+LOGGED_IN: Final = State("active", _OF_CLIENTS, _unknown, is_paced=True, take_acks=acknowledge)
 
 CLIENT_STATES: Final = ClientStates(NOT_LOGGED_IN, LOGGED_IN)
 
 VIEWER_STATES: Final = ViewerStates(
-    not_logged_in=State("viewer, not logged in", {MsgCode.LOGIN: watch_login}, _login_first),
-    watching=State("watching", dict.fromkeys(_OF_CLIENTS, hear), _unknown),
+    not_logged_in=State("viewer, not logged in", {MsgCode.LOGIN: watch_login}, _login_first, is_paced=True),
+    watching=State("watching", dict.fromkeys(_OF_CLIENTS, hear), _unknown, is_paced=True),
 )
 
 PUBLISHER: Final = State(
@@ -79,12 +79,12 @@ PUBLISHER: Final = State(
 
 def tcp_door(node: Node, body_bytes: int) -> Door:
     """For clients on the TCP port; `body_bytes` of one packet at most, 0 for any number."""
-    return Door(partial(TcpWire, body_bytes), node.sessions, NOT_LOGGED_IN)
+    return Door(partial(TcpWire, body_bytes, LOGIN_BYTES), node.sessions, NOT_LOGGED_IN)
 
 
 def ws_door(node: Node, body_bytes: int) -> Door:
     """For clients on the WebSocket port."""
-    return Door(partial(WebSocketWire, body_bytes), node.sessions, UPGRADING)
+    return Door(partial(WebSocketWire, body_bytes, LOGIN_BYTES), node.sessions, UPGRADING)
 
 
 def rtmp_door(node: Node, limits: RtmpLimits) -> Door:

@@ -33,7 +33,7 @@ def watched_room(target: str) -> int | None:
 
 def watch_login(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     """Check who wants to watch, and begin. Nobody is online by it, and a login elsewhere ends nothing here."""
-    identify(node, body, now)
+    identify(node, session, body, now)
     watch(node, session, now)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qiyu.errors import BadToken, ErrorCode, ProtocolViolation, Refused, WsClose
-from qiyu.handlers.login import LOGIN_WORK
+from qiyu.handlers.login import LOGIN_WORK, TOO_MANY_LOGINS
 from qiyu.handlers.room import enter_at_login
 from qiyu.handlers.watch import watch, watched_room
 from qiyu.model import Instant
@@ -21,6 +21,7 @@ from qiyu.services.tokens import Identity
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
+TOO_MANY_REQUESTS: Final = 429
 BARE_PATH: Final = "/"
 
 
@@ -55,7 +56,7 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
                 watch(node, session, now)
             return
         target = _read_target(path)
-        identity = _identify(node, target, now)
+        identity = _identify(node, session, target, now)
     except Rejected as rejected:
         node.metrics.logins_refused += 1
         node.refusals.upgrade(session.address, rejected.status, rejected.reason, wire.upgrade.origin)
@@ -104,7 +105,9 @@ def _read_target(path: str) -> LoginTarget:
     return target
 
 
-def _identify(node: Node, target: LoginTarget, now: Instant) -> Identity:
+def _identify(node: Node, session: Session, target: LoginTarget, now: Instant) -> Identity:
+    if not node.limits.takes_login(session.address, now):
+        raise Rejected(TOO_MANY_REQUESTS, TOO_MANY_LOGINS)
     try:
         return node.tokens.verify(target.token, user_id=target.user_id, app_id=None, now_ms=now.unix_ms)
     except BadToken as exc:

@@ -16,6 +16,8 @@ MAX_ID: Final = 2**53 - 1
 """The largest id that JavaScript still counts exactly (Number.MAX_SAFE_INTEGER)."""
 HEARTBEAT_SECONDS: Final = 30
 """How often a client sends a HEARTBEAT."""
+LOGIN_BYTES: Final = 4096
+"""The longest body of a LOGIN: before it, nobody may make the server keep more."""
 CLIENT_MSG_ID_CHARS: Final = 64
 MSG_ID_DIGITS: Final = 19
 MAX_MSG_ID: Final = str(2**63 - 1)

@@ -27,7 +27,7 @@ ACK: Final = int(MsgCode.ACK)
 class TcpWire:
     """A `Wire` of magic-number frames. `max_body_bytes` 0 means no limit."""
 
-    __slots__ = ("_max_body_bytes", "_missing", "_unfinished", "error")
+    __slots__ = ("_all_bytes", "_max_body_bytes", "_missing", "_unfinished", "error")
 
     kind: ClassVar[int] = 0
     name: ClassVar[str] = "tcp"
@@ -36,8 +36,10 @@ class TcpWire:
     has_output: ClassVar[bool] = False
     frames: ClassVar[int] = 0  # each is a packet
 
-    def __init__(self, max_body_bytes: int) -> None:
-        self._max_body_bytes = max_body_bytes or NO_LIMIT
+    def __init__(self, max_body_bytes: int, login_bytes: int = 0) -> None:
+        """`login_bytes` bounds the first body, until `lift`; 0 where it may be as long as any other."""
+        self._all_bytes = max_body_bytes or NO_LIMIT
+        self._max_body_bytes = min(self._all_bytes, login_bytes or NO_LIMIT)
         self._unfinished: bytearray | None = None
         self._missing = 0  # how many more bytes the unfinished frame needs before it is worth another look
         self.error: ProtocolViolation | None = None
@@ -63,7 +65,8 @@ class TcpWire:
         while size - start >= HEADER.size:
             magic, code, length = _unpack_header(data, start)
             body = start + HEADER.size
-            if magic != MAGIC or not 0 <= length <= self._max_body_bytes:
+            is_wrong = magic != MAGIC or not 0 <= length <= self._max_body_bytes
+            if is_wrong and not self._may_follow(packets, magic, length):
                 self.error = self._header_fault(magic, length)
                 return packets
             end = body + length
@@ -90,6 +93,10 @@ class TcpWire:
     def data_to_send(self) -> bytes:
         """See `Wire.data_to_send`: TCP frames owe nothing of themselves."""
         return b""
+
+    def lift(self) -> None:
+        """See `Wire.lift`."""
+        self._max_body_bytes = self._all_bytes
 
     def ping(self) -> bytes:
         """See `Wire.ping`: a client has nothing to answer with."""
@@ -121,6 +128,12 @@ class TcpWire:
             return
         known = size - start
         self._keep(data, start, (HEADER.size if known >= len(MAGIC_BYTES) else len(MAGIC_BYTES)) - known)
+
+    def _may_follow(self, packets: list[Packet], magic: int, length: int) -> bool:
+        # What follows a LOGIN may come with it. Where that is refused, this is thrown away.
+        if packets:
+            self.lift()
+        return magic == MAGIC and 0 <= length <= self._max_body_bytes
 
     def _header_fault(self, magic: int, length: int) -> ProtocolViolation:
         if magic != MAGIC:

@@ -33,6 +33,7 @@ class WebSocketWire(FrameReader[Packet]):
     """
 
     __slots__ = (
+        "_all_bytes",
         "_handshake",  # until the upgrade is answered
         "_max_body",
         "_out",  # what we owe the peer, or None
@@ -44,9 +45,11 @@ class WebSocketWire(FrameReader[Packet]):
     kind: ClassVar[int] = 1
     name: ClassVar[str] = "websocket"
 
-    def __init__(self, max_body_bytes: int) -> None:
+    def __init__(self, max_body_bytes: int, login_bytes: int = 0) -> None:
+        """`login_bytes` bounds the first body, until `lift`; 0 where it may be as long as any other."""
         super().__init__()
-        self._max_body = max_body_bytes or envelope.NO_LIMIT
+        self._all_bytes = max_body_bytes or envelope.NO_LIMIT
+        self._max_body = min(self._all_bytes, login_bytes or envelope.NO_LIMIT)
         self._state = _CONNECTING
         self._handshake: Handshake | None = Handshake()
         self._out: bytes | None = None
@@ -126,6 +129,9 @@ class WebSocketWire(FrameReader[Packet]):
         head, tail = envelope.splice(code, before, after, width)
         return header(FINAL_TEXT, len(head) + width + len(tail)) + head, tail
 
+    def lift(self) -> None:
+        self._max_body = self._all_bytes
+
     def ping(self) -> bytes:
         return ping() if self._sending else b""
 
@@ -147,6 +153,7 @@ class WebSocketWire(FrameReader[Packet]):
 
     def _take_message(self, message: bytes | bytearray, found: list[Packet]) -> None:
         found.append(decode(message, self._max_body))
+        self._max_body = self._all_bytes  # what follows a LOGIN may come with it
 
     def _take_small(self, data: bytes, pos: int, start: int, stop: int, found: list[Packet]) -> int:
         if self._max_body < LEAST_LIMIT:  # then even the body of an ACK may be too long
@@ -154,6 +161,7 @@ class WebSocketWire(FrameReader[Packet]):
         stop, taken = read_frames(data, pos, start, stop)
         if isinstance(taken, bytes):
             found.append(decode(taken, self._max_body))
+            self._max_body = self._all_bytes  # as above
         elif found and (acks := found[-1].acks) is not None:
             acks += taken
         else:

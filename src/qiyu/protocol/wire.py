@@ -74,6 +74,10 @@ class Wire(Protocol):
         """
         ...
 
+    def lift(self) -> None:
+        """The peer has logged in: bodies may be as long as the settings say, and not only `LOGIN_BYTES`."""
+        ...
+
     def ping(self) -> bytes:
         """The bytes that ask the peer for a sign of life; empty where the protocol has no such question (TCP)."""
         ...

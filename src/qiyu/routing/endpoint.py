@@ -38,6 +38,8 @@ class State:
     """By the code of the packet."""
     unknown: Callable[[int], Refused | ProtocolViolation]
     """What is to be said of a packet with any other code."""
+    is_paced: bool = False
+    """Whether packets are limited to so many a second."""
     take_acks: Callable[[Any, Any, Sequence[str]], None] | None = None
     """Takes the msgIds of a run of ACKs that the wire has read; None where such a packet is one like any other."""
 
@@ -87,7 +89,11 @@ class Endpoint:
         "leaving",
         "outbox",
         "owner",
+        "packets_due",
+        "read_from",
+        "spent",
         "state",
+        "told_pace",
         "waiting",
         "wire",
     )
@@ -109,6 +115,14 @@ class Endpoint:
         """To be called once no message waits: the peer will send nothing more (services/departures.py)."""
         self.last_seen = now
         """When the last complete packet or ping came, in monotonic seconds."""
+        self.spent = 0
+        """Packets of the present read that count for its rate (services/limits.py)."""
+        self.packets_due = 0.0
+        """When those that came so far are paid for, in monotonic seconds."""
+        self.read_from = 0.0
+        """It is to be read no sooner, because it sent too much."""
+        self.told_pace = float("-inf")
+        """When it was last told so."""
         self.ended = False
         """Said good-bye: its packets are no longer handled, and its connection closes once its outbox is empty."""
 

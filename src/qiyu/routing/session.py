@@ -21,13 +21,15 @@ Table: TypeAlias = dict[str, Publication]
 class Room:
     """The members of one room on this instance."""
 
-    __slots__ = ("app_id", "feed", "id", "key", "log", "members")
+    __slots__ = ("app_id", "feed", "id", "key", "log", "members", "messages_due")
 
     def __init__(self, app_id: int, room_id: int) -> None:
         self.app_id = app_id
         self.id = room_id
         self.key = (app_id, room_id)
         self.members: set[Session] = set()
+        self.messages_due = 0.0
+        """When what was said in it is paid for (services/limits.py)."""
         self.log = RoomLog()
         self.feed: Feed | None = None
         """What it says in this turn, or said in the last one."""
@@ -47,6 +49,7 @@ class Session(Endpoint):
         "feed",
         "http_session",
         "late_acks",
+        "messages_due",
         "nickname",
         "pinged",
         "range_start",
@@ -77,6 +80,8 @@ class Session(Endpoint):
         """The room messages in flight that are not in the range; they were sent before those."""
         self.direct_in_flight: Table | None = None
         """None until something is in flight; the sweep gives emptied tables back."""
+        self.messages_due = 0.0
+        """When its messages so far are paid for (services/limits.py)."""
         self.pinged = 0.0
         """The `last_seen` of the silence in which it was last asked for a sign of life: each is asked about once."""
         self.late_acks = False

@@ -13,6 +13,7 @@ from qiyu.metrics import Metrics
 from qiyu.protocol.packet import MAX_MSG_ID, MSG_ID_DIGITS
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.session import Session
+from qiyu.services.limits import UNKNOWN_ACKS_A_PACKET
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.replay import Replays
 
@@ -30,17 +31,21 @@ class Acks:
         """The session's user has these messages. Whatever is no msgId of a message of its is nothing."""
         others = self._in_flight.take(session, msg_ids)
         if others:
-            for msg_id in others:
-                self._direct(session, msg_id)
+            unknown = sum(not self._direct(session, msg_id) for msg_id in others)
+            session.spent += -(-unknown // UNKNOWN_ACKS_A_PACKET)
 
-    def _direct(self, session: Session, msg_id: str) -> None:
+    def _direct(self, session: Session, msg_id: str) -> bool:
+        """Whether it may be that of a direct message."""
         publication = self._in_flight.take_direct(session, msg_id)
         if publication is not None:
             self._metrics.inbox_acknowledged += 1
             if publication.on_ack is None or not publication.on_ack():
                 self._queue.acknowledged(session, int(msg_id))
-        elif (session.late_acks or self._replays.is_replaying(session)) and _can_be_one(msg_id):
+            return True
+        if (session.late_acks or self._replays.is_replaying(session)) and _can_be_one(msg_id):
             self._queue.acknowledged(session, int(msg_id), is_certain=False)
+            return True
+        return False
 
 
 def _can_be_one(msg_id: str) -> bool:

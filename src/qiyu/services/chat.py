@@ -11,7 +11,7 @@ from typing import Final
 from qiyu.errors import ErrorCode, Refused
 from qiyu.living.restrictions import Restrictions, until_words
 from qiyu.metrics import Metrics
-from qiyu.model import Instant
+from qiyu.model import Instant, network_of
 from qiyu.protocol.bodies import (
     BizBody,
     ChatData,
@@ -26,6 +26,7 @@ from qiyu.protocol.packet import CLIENT_MSG_ID_CHARS, BizCode
 from qiyu.routing.msgid import MsgIds
 from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import Session
+from qiyu.services.limits import Limits
 from qiyu.services.message import Key, Message, MessageContent
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.rings import Ring, Rings
@@ -50,7 +51,9 @@ class Chat:
         restrictions: Restrictions,
         content_chars: int,
         metrics: Metrics,
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._log = log
         self._rings = recent
         self._msg_ids = msg_ids
@@ -70,7 +73,7 @@ class Chat:
             key = Key(session.app_id, session.user_id, client_msg_id)
             if self._log.join(key, content, session):
                 return
-        self._log.check_space(session)
+        self._log.check_space(session, content.room_id)
         refusal = self._why_not(session, content, now)
         if refusal is not None and not client_msg_id:
             raise refusal
@@ -108,6 +111,7 @@ class Chat:
             [session],
             ring,
             refusal,
+            address=network_of(session.address),
         )
 
     def _ring(self, session: Session, content: MessageContent) -> Ring | None:
@@ -125,7 +129,7 @@ class Chat:
         muted_until = self._restrictions.muted_until(session.app_id, content.room_id, session.user_id, now)
         if muted_until:
             return Refused(ErrorCode.FORBIDDEN, f"roomId {content.room_id}: muted {until_words(muted_until)}")
-        return None
+        return self._limits.why_not_in_room(session.room, now) if session.room is not None else None
 
     def _read(self, body: BizBody) -> MessageContent:
         if body.biz_code not in {BizCode.ROOM_CHAT, BizCode.DIRECT}:

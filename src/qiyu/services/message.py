@@ -16,6 +16,7 @@ from enum import StrEnum, auto
 from typing import Final, NamedTuple, TypeAlias
 
 from qiyu.errors import Refused
+from qiyu.model import Address
 from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
 from qiyu.services.rings import Ring
@@ -124,6 +125,8 @@ class Message:
     number: int = 0
     """Its place among all messages and ACKs."""
     status: Status = ACCEPTED
+    address: Address = b""
+    """Where its sender was, by the network that counts (services/queue_shares.py)."""
 
     @property
     def key(self) -> Key:

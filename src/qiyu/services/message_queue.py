@@ -5,9 +5,10 @@ behind; but what it would overtake holds it back: an earlier message of its send
 stored. So a sender's messages arrive in the order sent, and a room's in the order of their ids. And when more than two
 batches wait, everybody does: senders come down to the pace of the database.
 
-All of it is one queue, first in, first out, with a bound. What goes over it gets ERROR 503, and so does everything that
-waits when the database fails; messages that were delivered already stay, to be stored when it is back. What becomes of
-those that are taken out of the queue is for their batch to say (services/batch.py).
+All of it is one queue, first in, first out, with a bound, and nobody gets all of it (services/queue_shares.py). What
+goes over it gets ERROR 503, and so does everything that waits when the database fails; messages that were delivered
+already stay, to be stored when it is back. What becomes of those that are taken out of the queue is for their batch to
+say (services/batch.py).
 
 An ACK of a direct message goes the same way: it takes the message out of the receiver's inbox, or, where it comes
 before the message was stored, keeps it from ever getting there.
@@ -35,14 +36,13 @@ from qiyu.services.message import (
     Message,
     MessageContent,
 )
+from qiyu.services.queue_shares import TOO_MANY, QueueShares
 from qiyu.services.rings import Ring
 from qiyu.services.settlement import Settlement, conflict, not_now
 from qiyu.storage.messages import Ack
 
 BATCH_MESSAGES: Final = 1_000
 CROWDED_MESSAGES: Final = 2 * BATCH_MESSAGES
-WAITING_OF_SESSION: Final = 1_000
-"""Messages of one session that may wait: it cannot take the whole queue for itself."""
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 
 NO_ANSWER: Final = "the database does not answer"
@@ -59,7 +59,7 @@ class MessageQueue:
         """The number of the newest message or ACK."""
         self.wake: Callable[[], None] = lambda: None
         """Called when there is something to write."""
-        self._messages = messages
+        self.shares = QueueShares(messages)
         self._metrics = metrics
         self._queue: deque[Message] = deque()
         self._taken: list[Message] = []
@@ -104,12 +104,14 @@ class MessageQueue:
         pending.join(session)
         return True
 
-    def check_space(self, session: Session) -> None:
-        """Raises `Refused` (503) where one more message cannot be taken."""
-        if session.waiting >= WAITING_OF_SESSION:
-            raise not_now(f"{WAITING_OF_SESSION} messages of yours wait to be stored")
-        if (self._messages and len(self) >= self._messages) or self._bytes >= QUEUE_BYTES:
-            raise not_now("too many messages wait to be stored")
+    def check_space(self, session: Session, room_id: int) -> None:
+        """Raises `Refused` (503) where one more message, to a room or (0) to a user, cannot be taken."""
+        why_not = self.shares.why_not(session, room_id, len(self))
+        if why_not is None and self._bytes >= QUEUE_BYTES:
+            why_not = TOO_MANY
+        if why_not is not None:
+            self._metrics.messages_crowded_out += 1
+            raise not_now(why_not)
 
     def append(self, message: Message, now: Instant) -> None:
         """Take an accepted message, and deliver it unless it has to wait. Raises `Refused` (503)."""
@@ -126,6 +128,7 @@ class MessageQueue:
         message.number = self.enqueued
         self._queue.append(message)
         self._bytes += len(message.data)
+        self.shares.add(message)
         if has_to_wait:
             message.move(HOLD_BACK)
         else:
@@ -172,6 +175,7 @@ class MessageQueue:
         message.move(SETTLE)
         message.publication.on_ack = None
         self._bytes -= len(message.data)
+        self.shares.remove(message)
 
     def doubt(self, message: Message) -> None:
         """It may be stored or not, and the database does not answer: its senders are refused."""

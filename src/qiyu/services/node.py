@@ -18,6 +18,7 @@ from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
+from qiyu.services.limits import Limits
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.origins import Origins
 from qiyu.services.publishers import Publishers
@@ -58,6 +59,7 @@ class Node:
     publishers: Publishers
     viewers: Viewers
     metrics: Metrics
+    limits: Limits
     origins: Origins
     """Whose pages may open a WebSocket."""
     refusals: Refusals

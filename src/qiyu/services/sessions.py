@@ -90,6 +90,7 @@ class Sessions:
         """The session is `identity` from here on; whichever session was, ends as `replaced`."""
         del self._not_logged_in[session]
         session.state = self._states.logged_in
+        session.wire.lift()
         session.identify(identity.app_id, identity.user_id, identity.nickname, identity.avatar)
         session.http_session = identity.http_session
         replaced = self._hub.bind(session)

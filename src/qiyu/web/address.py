@@ -9,6 +9,7 @@ from typing import Final
 from quart import request
 
 from qiyu.errors import CallRefused
+from qiyu.model import Address
 from qiyu.protocol.authority import parse_authority
 from qiyu.web.context import WebContext
 
@@ -33,6 +34,14 @@ def client_address(context: WebContext) -> str:
         if len(clients) == 1:
             nearest = clients.pop()
     return _counted_as(nearest)
+
+
+def packed_address(counted: str) -> Address:
+    """The bytes of an address, or of a network, that `client_address` gave; empty where it is none."""
+    try:
+        return ipaddress.ip_network(counted, strict=False).network_address.packed
+    except ValueError:
+        return b""
 
 
 def is_secure(context: WebContext) -> bool:

@@ -16,9 +16,10 @@ from typing import Final, TypeAlias, TypeVar
 from pydantic import BaseModel
 from quart import Response, request
 
+from qiyu.accounts.throttle import TooSoon
 from qiyu.errors import CallRefused
 from qiyu.storage.users import User
-from qiyu.web.address import client_address, is_secure
+from qiyu.web.address import client_address, is_secure, packed_address
 from qiyu.web.context import WebContext, context
 from qiyu.web.openapi import document
 from qiyu.web.origin import check_origin
@@ -45,6 +46,11 @@ class Caller:
     def address(self) -> str:
         """Whom to count failures to."""
         return client_address(self.context)
+
+    def check_login(self) -> None:
+        """Raises `TooSoon` (429) where there are too many logins from the caller's address, here and elsewhere."""
+        if not self.context.takes_login(packed_address(self.address), self.context.clock()):
+            raise TooSoon(1)
 
     @property
     def token(self) -> str:

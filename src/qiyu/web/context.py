@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from quart import current_app
 
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
     from qiyu.living.stream_keys import StreamKeys
     from qiyu.living.streams import Streams
     from qiyu.metrics import Gauge, Metrics
-    from qiyu.model import Instant
+    from qiyu.model import Address, Instant, Network
     from qiyu.routing.hub import Hub
     from qiyu.services.tokens import Tokens
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 EXTENSION: Final = "qiyu"
 
@@ -80,6 +78,8 @@ class WebContext:
     """Whether /metrics, /docs and what /readyz knows are shown here; false where they have a port of their own."""
     path: str = ""
     """What a proxy in front has before each path, such as /live."""
+    takes_login: Callable[[Address, Instant], bool] = lambda _address, _now: True
+    """Whether one more login may be tried from this address now."""
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose Forwarded, X-Forwarded-For and X-Forwarded-Proto headers are believed."""
     secure_cookies: bool = False

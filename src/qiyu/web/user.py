@@ -42,6 +42,7 @@ async def register(asked: Registration, caller: Caller) -> Response:
     """Make an account, and log in with it; 403 where registration is closed."""
     if not caller.context.is_registration_open:
         raise CallRefused(403, "registration is closed here: whoever runs the server makes the accounts")
+    caller.check_login()
     login = await caller.context.accounts.register(
         asked.name,
         asked.password,
@@ -57,6 +58,7 @@ async def register(asked: Registration, caller: Caller) -> Response:
 @anyone(Credentials, LoggedIn)
 async def log_in(asked: Credentials, caller: Caller) -> Response:
     """Open a session."""
+    caller.check_login()
     login = await caller.context.accounts.log_in(
         asked.name, asked.password, address=caller.address, now=caller.context.clock()
     )

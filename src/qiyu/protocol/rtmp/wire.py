@@ -66,6 +66,9 @@ class RtmpWire:
         self._connection.accept()
         return self._connection.data_to_send()
 
+    def lift(self) -> None:
+        pass
+
     def ping(self) -> bytes:
         return b""
 

@@ -1,0 +1,83 @@
+"""Who may have how much of the message queue, so that nobody has all of it.
+
+A tenth for a user, whatever connections it had; a half for an address and for a room. The last tenth is for newcomers:
+for users of whom nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, TypeVar
+
+from qiyu.model import Network, is_within, network_of
+from qiyu.routing.session import Session
+from qiyu.services.message import Message
+
+WAITING_OF_USER: Final = 1_000
+"""The most in any case, where the queue has no bound or a high one."""
+USERS, ADDRESSES, ROOMS = 10, 2, 2
+NEWCOMERS: Final = 10
+LEAST: Final = 5
+"""A share is so many at least, however small the queue."""
+K = TypeVar("K", tuple[int, int], bytes)
+TOO_MANY: Final = "too many messages wait to be stored"
+
+
+class QueueShares:
+    """Counts what waits. `messages` is the bound of the queue, 0 for none: then users alone have one."""
+
+    def __init__(self, messages: int) -> None:
+        self._messages = messages
+        self._of_user: Counter[tuple[int, int]] = Counter()
+        self._of_address: Counter[bytes] = Counter()
+        self._of_room: Counter[tuple[int, int]] = Counter()
+        self.proxies: tuple[Network, ...] = ()
+        """Addresses with many clients each: they may have all of it."""
+
+    def __repr__(self) -> str:
+        return f"<QueueShares users={len(self._of_user)} addresses={len(self._of_address)} rooms={len(self._of_room)}>"
+
+    def why_not(self, session: Session, room_id: int, waiting: int) -> str | None:
+        """Why one more message of this session cannot wait, of `waiting` in all; None if it can."""
+        own = self._of_user[session.app_id, session.user_id] if self._of_user else 0
+        bound = self._messages
+        if own >= (min(WAITING_OF_USER, _part(bound, USERS)) if bound else WAITING_OF_USER):
+            return f"{own} messages of yours wait to be stored"
+        if not bound or waiting < _part(bound, max(ADDRESSES, ROOMS)):  # nobody can have more than that
+            return None
+        if waiting >= (bound if not own else bound - bound // NEWCOMERS):
+            return TOO_MANY
+        if room_id and self._of_room[session.app_id, room_id] >= _part(bound, ROOMS):
+            return f"too many messages to room {room_id} wait to be stored"
+        address = network_of(session.address)
+        if self._of_address[address] >= _part(bound, ADDRESSES) and not is_within(address, self.proxies):
+            return "too many messages from your address wait to be stored"
+        return None
+
+    def add(self, message: Message) -> None:
+        """It waits from here on."""
+        self._of_user[message.app_id, message.sender] += 1
+        if self._messages:
+            self._of_address[message.address] += 1
+            if message.content.room_id:
+                self._of_room[message.app_id, message.content.room_id] += 1
+
+    def remove(self, message: Message) -> None:
+        """It waits no longer."""
+        _take(self._of_user, (message.app_id, message.sender))
+        if self._messages:
+            _take(self._of_address, message.address)
+            if message.content.room_id:
+                _take(self._of_room, (message.app_id, message.content.room_id))
+
+
+def _part(bound: int, of: int) -> int:
+    return min(bound, max(LEAST, bound // of))
+
+
+def _take(counter: Counter[K], key: K) -> None:
+    left = counter[key] - 1
+    if left:
+        counter[key] = left
+    else:
+        del counter[key]
