@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -93,6 +95,12 @@ async def test_its_repr_shows_its_state(autojump_clock: MockClock) -> None:
     assert " ended " in repr(client)
 
 
+def run_under_asyncio(main: Callable[[], Coroutine[object, object, None]]) -> None:
+    """In a thread of its own: a browser that other tests drive leaves its loop running in theirs."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(main())).result()
+
+
 def test_under_asyncio_it_says_so_at_the_call() -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match=r"runs under trio, and this is asyncio: .*asyncio.to_thread"):
@@ -103,7 +111,7 @@ def test_under_asyncio_it_says_so_at_the_call() -> None:
             await made_before.__aenter__()
 
     made_before = connect("ws://127.0.0.1:1", user_id=10001, token="t")
-    asyncio.run(main())
+    run_under_asyncio(main)
 
 
 def test_beside_asyncio_it_runs_in_a_thread() -> None:
@@ -116,7 +124,7 @@ def test_beside_asyncio_it_runs_in_a_thread() -> None:
     async def main() -> None:
         await asyncio.to_thread(trio.run, talk)
 
-    asyncio.run(main())
+    run_under_asyncio(main)
 
 
 async def test_a_url_of_something_else() -> None:

@@ -74,7 +74,9 @@ def with_token(opener: OpenTransport, token: Token) -> FindAccess:
 def require_trio() -> None:
     """Raises RuntimeError under asyncio, where this library would fail later and say less."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None or trio.lowlevel.in_trio_task():
+    if asyncio is None or trio.lowlevel.in_trio_task() or asyncio._get_running_loop() is None:
+        return
+    if asyncio.current_task() is None:  # a loop that somebody has left running, as playwright does
         return
     raise RuntimeError(
         "qiyu.client runs under trio, and this is asyncio: use it in a function that trio.run runs, beside asyncio in a"
