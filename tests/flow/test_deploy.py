@@ -112,7 +112,7 @@ async def test_behind_nginx_there_is_one_name_for_all(start_server: Start, tmp_p
             assert done.stdout.decode() == status, path
         login = ["curl", "-ski", f"https://{address}/user/login", "-d", "name=ann", "-d", "password=a long password"]
         head = (await trio.run_process(login, capture_stdout=True)).stdout.decode()
-        assert re.search(r"(?im)^set-cookie: qytk=.*; Secure", head)
+        assert re.search(r"(?im)^set-cookie: __Host-qytk=.*; Secure", head)
         log = (tmp_path / "access.log").read_text()
         assert "GET / HTTP/1.1" in log
         assert "%10001" not in log  # no login token
