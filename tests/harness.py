@@ -404,7 +404,9 @@ class Harness:
 def error_of(packet: Received) -> int:
     """The code of an ERROR packet, which must have a reason."""
     assert packet.code == ERROR
-    assert set(packet.data) == {"code", "reason"}
+    assert set(packet.data) == {"code", "reason"} | (
+        {"lastMsgId"} & set(packet.data) if packet.data["code"] == 206 else set()
+    )
     assert packet.data["reason"]
     code: int = packet.data["code"]
     return code

@@ -65,6 +65,7 @@ from qiyu.services.limits import Limits, Rates
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
 from qiyu.services.origins import Origins
+from qiyu.services.pressure import Pressure
 from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery, RetryRules
 from qiyu.services.refusals import Refusals
@@ -190,7 +191,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     checks = Limits(rates(settings), metrics, http_proxies(settings))
     in_flight = InFlight(ack.window, metrics)
     hub = Hub(in_flight)
-    outboxes = Outboxes(OutboxLimits(limits.outbox_soft_bytes, limits.outbox_hard_bytes))
+    outboxes = Outboxes(OutboxLimits(limits.outbox_soft_bytes, limits.outbox_hard_bytes, limits.queued_bytes))
     router = Router(outboxes, in_flight, metrics)
     redelivery = Redelivery(router, in_flight, RetryRules(ack.retry_seconds, ack.attempts, ack.deliveries), metrics)
     rings = Rings(hub, settings.messages.recent_bytes)
@@ -245,6 +246,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         viewers=viewers,
         metrics=metrics,
         limits=checks,
+        pressure=Pressure(outboxes, hub, viewers, metrics),
         origins=Origins(settings.ws.allowed_origins),
         refusals=refusals,
         ws_path=settings.ws.path,

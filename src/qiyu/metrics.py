@@ -149,6 +149,8 @@ class Metrics:
     """Sessions that ended because nothing came from their client."""
     sessions_slow: int = 0
     """Sessions that ended because their client did not read what it was owed (outbox_hard_bytes)."""
+    crowded_out: int = 0
+    """Sessions and viewers ended as the slowest because all together were owed too much ([limits] queued_bytes)."""
     protocol_violations: int = 0
     """Connections closed because what came on them was not the protocol."""
     packets_received: int = 0

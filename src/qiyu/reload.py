@@ -52,7 +52,8 @@ def _content_chars(app: App, settings: Settings) -> None:
 
 def _outboxes(app: App, settings: Settings) -> None:
     """The hard bound counts for connections that come from now on."""
-    app.node.outboxes.change(settings.limits.outbox_soft_bytes, settings.limits.outbox_hard_bytes)
+    limits = settings.limits
+    app.node.outboxes.change(limits.outbox_soft_bytes, limits.outbox_hard_bytes, limits.queued_bytes)
 
 
 def _connections(app: App, settings: Settings) -> None:

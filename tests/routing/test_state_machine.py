@@ -113,11 +113,12 @@ class Modelled:
             self.in_flight.remove((room_messages or self.in_flight)[0])
         self.in_flight.append(message)
 
-    def tell_gap(self) -> None:
-        """Room messages are missing from here on."""
+    def tell_gap(self, last: Message | None) -> None:
+        """Room messages are missing from here on, after this one."""
         if not self.gap:
             self.gap = True
-            self.push(ERROR, data=dumps({"code": 206, "reason": GAP}))
+            named = {} if last is None else {"lastMsgId": NEWEST}
+            self.push(ERROR, newest=last, data=dumps({"code": 206, "reason": GAP} | named))
 
     def _grow(self, size: int) -> None:
         self.waiting += size
@@ -137,6 +138,8 @@ class Chatting(RuleBasedStateMachine):
         self.clients: list[Modelled] = []
         self.current: dict[tuple[int, int], Modelled] = {}
         self.newest: dict[tuple[int, int], Message] = {}
+        self.said: dict[tuple[int, int], Message] = {}
+        """The same, of rooms that somebody has been in ever since."""
         self.by_msg_id: dict[str, Message] = {}
         self.inboxes: dict[tuple[int, int], list[Message]] = {}
         """Direct messages that were not acknowledged, by app and receiver."""
@@ -162,6 +165,7 @@ class Chatting(RuleBasedStateMachine):
         self.harness.stores_at_once = True
         if older is not None:
             older.end('{"reason":"replaced","reconnect":false}', "replaced")
+            self._forget_what_was_said_to_nobody()
         self.clients.append(client)
         self.current[app, user] = client
         self.harness.settle()
@@ -196,13 +200,14 @@ class Chatting(RuleBasedStateMachine):
         for _ in range(times):
             message = Message(ROOM_CHAT, {"userId": sender.user} | content | self._stamp(sender), is_direct=False)
             assert sender.room is not None
-            self.newest[sender.app, sender.room] = message
+            last = self.said.get((sender.app, sender.room))
+            self.said[sender.app, sender.room] = self.newest[sender.app, sender.room] = message
             for member in self._members(sender):
                 if member is sender:
                     continue
                 if member.waiting >= SOFT:
                     self.dropped += 1
-                    member.tell_gap()
+                    member.tell_gap(last)
                 else:
                     self.delivered += 1
                     member.gap = False
@@ -278,6 +283,12 @@ class Chatting(RuleBasedStateMachine):
             assert client.peer.session.direct_in_flight != {}
 
     # What must be true at any time
+
+    @invariant()
+    def what_was_said_to_nobody_is_forgotten(self) -> None:
+        self._forget_what_was_said_to_nobody()
+        rooms = {room.key: room.last_msg_id for room in self.harness.node.hub._rooms.values()}
+        assert {key for key, last in rooms.items() if last} == set(self.said)
 
     @invariant()
     def the_session_of_a_user_is_its_newest(self) -> None:
@@ -410,6 +421,10 @@ class Chatting(RuleBasedStateMachine):
                 body["data"] = body["data"].replace(expected.newest.msg_id, NEWEST)
             assert packet.code == expected.code
             assert body == expected.body
+
+    def _forget_what_was_said_to_nobody(self) -> None:
+        inside = {(client.app, client.room) for client in self.current.values()}
+        self.said = {room: message for room, message in self.said.items() if room in inside}
 
     def _learn(self, message: Message, msg_id: str) -> None:
         """A message has one msgId, wherever it is seen, and no other message has it."""

@@ -117,6 +117,7 @@ class Dispatcher:
         """A few times a second: what is not to be late by a second."""
         self.node.redelivery.tick(now)
         self.node.replays.tick(now)
+        self.node.pressure.tick()
 
     def sweep(self, now: Instant) -> None:
         """About once a second: what is due by the clock."""

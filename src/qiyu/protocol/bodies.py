@@ -147,11 +147,13 @@ class LogoutData(msgspec.Struct, rename="camel", omit_defaults=True):
     retry_after_ms: int = 0
 
 
-class ErrorData(msgspec.Struct, rename="camel"):
+class ErrorData(msgspec.Struct, rename="camel", omit_defaults=True):
     """`data` of ERROR."""
 
     code: int
     reason: str
+    last_msg_id: str = ""
+    """Of 206: the last room message before those that were dropped; "" where none is known."""
 
 
 encode_json = msgspec.json.Encoder().encode

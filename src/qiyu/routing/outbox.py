@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from qiyu.routing.session import Session
 
 UNBOUNDED: Final = 2**62
+PRESSED_BYTES: Final = 64 * 1024
+"""The soft bound while all outboxes together hold nearly what they may."""
 
 
 @dataclass(slots=True)
@@ -31,11 +33,16 @@ class OutboxLimits:
 
     soft_bytes: int
     hard_bytes: int
+    queued_bytes: int = 0
+    """For all outboxes together (services/pressure.py)."""
+    is_pressed: bool = False
+    """They come near that: the soft bound is lower for as long."""
 
     @property
     def soft(self) -> int:
         """The soft bound as a number to compare with; an outbox that has overflowed is always above it."""
-        return self.soft_bytes or self.hard + 1
+        soft = self.soft_bytes or self.hard + 1
+        return min(soft, PRESSED_BYTES) if self.is_pressed else soft
 
     @property
     def hard(self) -> int:
@@ -68,9 +75,18 @@ class Outboxes:
         """An outbox for a new connection; `Outbox.close` ends it."""
         return Outbox(self, wake, owner)
 
-    def change(self, soft_bytes: int, hard_bytes: int) -> None:
+    def change(self, soft_bytes: int, hard_bytes: int, queued_bytes: int = 0) -> None:
         """Other limits from now on. Outboxes that are open keep their hard one."""
         self.limits.soft_bytes, self.limits.hard_bytes = soft_bytes, hard_bytes
+        self.limits.queued_bytes = queued_bytes
+        self._tell()
+
+    def press(self, is_pressed: bool) -> None:
+        """They hold nearly what they may together, or no longer."""
+        self.limits.is_pressed = is_pressed
+        self._tell()
+
+    def _tell(self) -> None:
         for tell in self.on_change:
             tell()
 

@@ -61,6 +61,8 @@ class Router:
         self._metrics.deliveries += shared
         if apart:
             self._to_each(apart, publication)
+        if publication.msg_id:
+            room.last_msg_id = publication.msg_id
 
     def _to_each(self, receivers: list[Session], publication: Publication) -> None:
         if publication.kind is Kind.DROPPABLE:

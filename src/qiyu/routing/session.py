@@ -21,7 +21,7 @@ Table: TypeAlias = dict[str, Publication]
 class Room:
     """The members of one room on this instance."""
 
-    __slots__ = ("app_id", "feed", "id", "key", "log", "members", "messages_due")
+    __slots__ = ("app_id", "feed", "id", "key", "last_msg_id", "log", "members", "messages_due")
 
     def __init__(self, app_id: int, room_id: int) -> None:
         self.app_id = app_id
@@ -30,6 +30,8 @@ class Room:
         self.members: set[Session] = set()
         self.messages_due = 0.0
         """When what was said in it is paid for (services/limits.py)."""
+        self.last_msg_id = ""
+        """The newest message that was said in it here, since somebody entered it."""
         self.log = RoomLog()
         self.feed: Feed | None = None
         """What it says in this turn, or said in the last one."""
@@ -132,10 +134,12 @@ class Session(Endpoint):
 
     def send_error(self, error: Refused) -> None:
         """See `Endpoint.send_error`: an ERROR packet."""
-        data = encode_json(ErrorData(code=error.code, reason=error.reason)).decode()
-        body = answer(self.user_id, app_id=self.app_id, data=data)
-        if error.client_msg_id:
-            body = body[:-1] + b',"clientMsgId":%b}' % encode_json(error.client_msg_id)
+        self._send_error(ErrorData(code=error.code, reason=error.reason), error.client_msg_id)
+
+    def _send_error(self, error: ErrorData, client_msg_id: str = "") -> None:
+        body = answer(self.user_id, app_id=self.app_id, data=encode_json(error).decode())
+        if client_msg_id:
+            body = body[:-1] + b',"clientMsgId":%b}' % encode_json(client_msg_id)
         self.send(MsgCode.ERROR, body)
 
     def ask_for_life(self) -> None:
@@ -150,7 +154,9 @@ class Session(Endpoint):
         """Tell a slow peer, once for each gap and at its very place, that room messages are missing from here on."""
         if not self.outbox.gap:
             self.outbox.gap = True
-            self.send_error(Refused(ErrorCode.DROPPED, "room messages after this one were dropped: read faster"))
+            reason = "room messages after this one were dropped: read faster"
+            last = self.room.last_msg_id if self.room is not None else ""
+            self._send_error(ErrorData(code=ErrorCode.DROPPED, reason=reason, last_msg_id=last))
 
     def send_receipt(self, client_msg_id: str, msg_id: int) -> None:
         """Tell a sender that its message is stored, and as what."""

@@ -21,6 +21,7 @@ from qiyu.services.entering import Entering
 from qiyu.services.limits import Limits
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.origins import Origins
+from qiyu.services.pressure import Pressure
 from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery
 from qiyu.services.refusals import Refusals
@@ -60,6 +61,7 @@ class Node:
     viewers: Viewers
     metrics: Metrics
     limits: Limits
+    pressure: Pressure
     origins: Origins
     """Whose pages may open a WebSocket."""
     refusals: Refusals

@@ -6,7 +6,7 @@ is online by watching, and a login elsewhere ends nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
@@ -107,6 +107,10 @@ class Viewers:
     def dismiss(self, session: Session, ws_close: int, reason: str) -> None:
         """See `Owner.dismiss`."""
         self._end(session, ws_close, reason)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Those that are there now."""
+        return iter(list(self._watches))
 
     def overflowed(self, session: Session) -> None:
         """See `Owner.overflowed`."""
