@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import cast
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -13,7 +16,20 @@ from wsproto.events import BytesMessage, TextMessage
 
 from qiyu.handlers.registry import LOGGED_IN
 from qiyu.routing.endpoint import Handler
-from raw_clients import BIZ, ERROR, HEARTBEAT, LOGIN, LOGOUT, ROOM, RawTcpClient, RawWsClient, Rejected, frame
+from raw_clients import (
+    ACK,
+    BIZ,
+    ERROR,
+    HEARTBEAT,
+    LOGIN,
+    LOGOUT,
+    ROOM,
+    ROOM_CHAT,
+    RawTcpClient,
+    RawWsClient,
+    Rejected,
+    frame,
+)
 from servers import RunningServer, Start
 
 
@@ -264,3 +280,35 @@ async def test_stopping_does_not_wait_for_who_does_not_listen(server: RunningSer
         server.stop()
         with trio.fail_after(5):
             await server.stopped.wait()
+
+
+async def test_a_database_file_that_was_removed_gets_no_receipt(start_server: Start, tmp_path: Path) -> None:
+    """Its connections have it open and would take what is written; nobody would ever find it again."""
+    async with start_server() as server, await server.tcp_peer(10001, room=1) as peer:
+        await peer.send(BIZ, bizCode=ROOM_CHAT, clientMsgId="c-1", data={"roomId": 1, "content": "kept"})
+        await peer.expect(ACK)
+        (tmp_path / "qiyu.db").rename(tmp_path / "away.db")
+        await peer.send(BIZ, bizCode=ROOM_CHAT, clientMsgId="c-2", data={"roomId": 1, "content": "not kept"})
+        refused = await peer.expect(ERROR)
+        assert (refused["data"]["code"], refused["clientMsgId"]) == (503, "c-2")
+        assert await get(server, "/readyz") == (503, ANY)
+        await alive(peer)
+        (tmp_path / "away.db").rename(tmp_path / "qiyu.db")
+        with trio.fail_after(10):
+            while (await get(server, "/readyz"))[0] != 200:
+                pass
+        await peer.send(BIZ, bizCode=ROOM_CHAT, clientMsgId="c-2", data={"roomId": 1, "content": "kept again"})
+        assert (await peer.expect(ACK))["clientMsgId"] == "c-2"
+
+
+async def get(server: RunningServer, path: str) -> tuple[int, str]:
+    """The status and the text of a page of its HTTP."""
+
+    def read() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{server.http}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            return refused.code, refused.read().decode()
+
+    return await trio.to_thread.run_sync(read)

@@ -220,3 +220,37 @@ async def test_a_file_that_somebody_removed_is_not_made_anew(path: Path, url: st
                 nursery.start_soon(ask)
         assert refused
         assert not path.exists()  # noqa: ASYNC240
+
+
+async def count(db: Database) -> int:
+    return await db.read(lambda c: int(c.scalar(text("SELECT COUNT(*) FROM kept")) or 0))
+
+
+async def keep(db: Database) -> None:
+    await db.run(lambda c: c.execute(text("INSERT INTO kept VALUES (1)")))
+
+
+async def test_nothing_is_written_or_read_while_the_file_is_away(path: Path, url: str) -> None:
+    """Its connections have it open, and would write on to a file that nobody will ever find again."""
+    async with Database.open(url) as db:
+        await db.run(lambda c: c.execute(text("CREATE TABLE kept (n INTEGER)")))
+        await keep(db)
+        away = path.rename(path.with_suffix(".away"))  # noqa: ASYNC240
+        for work in (keep, count):
+            with pytest.raises(DatabaseUnavailable, match="No such file"):
+                await work(db)
+        away.rename(path)
+        await keep(db)
+        assert await count(db) == 2
+
+
+async def test_another_file_in_its_place_is_not_the_database(path: Path, url: str) -> None:
+    """A backup that was put back, say: the server is to be started again."""
+    async with Database.open(url) as db:
+        await db.run(lambda c: c.execute(text("CREATE TABLE kept (n INTEGER)")))
+        copy = path.with_suffix(".copy")
+        copy.write_bytes(path.read_bytes())  # noqa: ASYNC240
+        copy.rename(path)
+        for work in (keep, count):
+            with pytest.raises(DatabaseUnavailable, match="another file is in its place: start the server again"):
+                await work(db)

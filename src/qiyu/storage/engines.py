@@ -94,13 +94,8 @@ def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> Engine
         connect_args={"isolation_level": None, "timeout": busy_ms / 1000, "check_same_thread": False},
     )
 
-    file = None if "uri" in url.query else Path(url.database or "")
-
-    @event.listens_for(engine, "do_connect")
-    def check_file(*_: object) -> None:
-        # It was there at the start. Where somebody has removed it, SQLite would make an empty one, for all to read.
-        if file is not None and not file.exists():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    if "uri" not in url.query:
+        _hold_to(Path(url.database or ""), engine)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
@@ -111,6 +106,29 @@ def _sqlite_engine(url: URL, limits: Limits, synchronous: Synchronous) -> Engine
             raise
 
     return engine
+
+
+def _hold_to(file: Path, engine: Engine) -> None:
+    """Let nothing be done while another file is in the place of this one, or none.
+
+    A connection goes on with the file that it opened, also where somebody has removed that or put another in its place:
+    then all that is written is gone at the next start. And to a new connection SQLite would give an empty file, for all
+    to read. Looked at before each transaction, which takes two microseconds; the connections stay, for the file may be
+    put back.
+    """
+    identity = _identity(file)
+
+    def check(*_: object) -> None:
+        if _identity(file) != identity:
+            raise OSError(errno.ESTALE, "another file is in its place: start the server again", str(file))
+
+    event.listen(engine, "do_connect", check)
+    event.listen(engine, "begin", check)
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def _make_file(path: Path) -> None:
