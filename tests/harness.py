@@ -321,7 +321,9 @@ class Harness:
         sections = {"living": {"require_open_room": False, "events": False}} | sections
         sections["limits"] = NO_RATES | sections.get("limits", {})
         self.settings = Settings(**sections)  # type: ignore[arg-type]  # pydantic makes the sections
-        self.store = store or MemoryStore(self.settings.messages.inbox)
+        self.store = store or MemoryStore(
+            self.settings.messages.inbox, known_only=self.settings.messages.known_receivers_only
+        )
         self.stores_at_once = True
         self.node = build_node(
             self.settings, SECRET, self.store.largest_msg_id(), max(self.settings.instance.number, 0)

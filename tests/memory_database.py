@@ -11,6 +11,7 @@ from qiyu.services import rings
 from qiyu.services.batch import Batch, FindStored, Settle, Store, TryToWrite
 from qiyu.services.replay import PAGE_MESSAGES
 from qiyu.storage.messages import (
+    InboxRules,
     Outcome,
     inbox_page,
     kept,
@@ -39,9 +40,9 @@ def memory_engine() -> Engine:
 class MemoryStore:
     """A database, and its drivers in steps. It outlives the dispatchers that it serves, as a database does."""
 
-    def __init__(self, inbox_messages: int = 1000) -> None:
+    def __init__(self, inbox_messages: int = 1000, *, known_only: bool = False) -> None:
         self.engine = memory_engine()
-        self.inbox_messages = inbox_messages
+        self.inbox_rules = InboxRules(inbox_messages, known_only)
         self.kept_above = 0
         """What rooms still have has msgIds above this."""
 
@@ -52,7 +53,7 @@ class MemoryStore:
     def commit(self, step: Store) -> Outcome:
         """The transaction of a batch, or of a part of it."""
         with self.engine.begin() as c:
-            return store_batch(c, step.messages, step.asked, step.acks, self.inbox_messages)
+            return store_batch(c, step.messages, step.asked, step.acks, self.inbox_rules)
 
     def take_step(self, batch: Batch, now: Instant) -> bool:
         """The step that is due, and the database does what it is asked; whether there was one."""

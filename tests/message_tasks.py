@@ -17,6 +17,7 @@ from qiyu.drivers.poller import Poller
 from qiyu.model import Instant
 from qiyu.routing.session import Session
 from qiyu.storage.database import Database
+from qiyu.storage.messages import InboxRules
 
 T = TypeVar("T")
 DAY_MS: Final = 86_400_000
@@ -77,7 +78,7 @@ class Bench:
         poller = cast("Poller", FakePoller())
         self.reader = MessageReader(self.harness.dispatcher, poller, self.database, DAY_MS, self.clock)
         queue = self.harness.node.message_queue
-        self.writer = MessageWriter(queue, self.database, 1000, self.reader.wake, self.clock)
+        self.writer = MessageWriter(queue, self.database, InboxRules(1000), self.reader.wake, self.clock)
 
     def clock(self) -> Instant:
         return self.harness.now

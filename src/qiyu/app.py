@@ -78,6 +78,7 @@ from qiyu.services.tokens import Tokens
 from qiyu.services.trusted_clock import TrustedClock
 from qiyu.services.viewers import Viewers
 from qiyu.storage.database import Database
+from qiyu.storage.messages import InboxRules
 from qiyu.web.app import make_admin_app, make_app
 from qiyu.web.context import EXTENSION, WebContext
 
@@ -148,7 +149,7 @@ def build_app(
     writer = MessageWriter(
         node.message_queue,
         database,
-        settings.messages.inbox,
+        InboxRules(settings.messages.inbox, settings.messages.known_receivers_only),
         reader.wake,
         read_clock,
         forget_below=lambda: pruner.forget_below,

@@ -173,6 +173,10 @@ class Metrics:
     """Receipts sent: the sender's word that its message is stored."""
     inbox_full: int = 0
     """Direct messages refused because their receiver's inbox is full."""
+    inbox_share_full: int = 0
+    """Direct messages refused because their receiver's inbox has as many of that sender as there is room left."""
+    receivers_unknown: int = 0
+    """Direct messages refused because their receiver has no account ([messages] known_receivers_only)."""
     inbox_acknowledged: int = 0
     """Direct messages taken out of an inbox, or never put into one, because their ACK came."""
     inbox_acks_dropped: int = 0

@@ -24,7 +24,7 @@ from qiyu.routing.msgid import first_id
 from qiyu.routing.session import Session
 from qiyu.storage.database import Database, database_url
 from qiyu.storage.living_rooms import close_room, start_room
-from qiyu.storage.messages import NewMessage, store
+from qiyu.storage.messages import InboxRules, NewMessage, store
 from qiyu.storage.migrate import upgrade
 from sessions import make_session
 
@@ -50,7 +50,7 @@ class Archive:
         self.now = NOW
 
     async def add(self, *messages: NewMessage) -> None:
-        await self.database.run(store, messages, (), 0)
+        await self.database.run(store, messages, (), InboxRules())
 
     async def open_room(self, anchor_id: int = ANN) -> int:
         room, _ = await self.database.run(
@@ -247,7 +247,7 @@ def test_pages_joined_are_all_there_is(msg_ids: set[int], limit: int, before: in
     archive.connect(ANN, ROOM)
     target = {"room_id": ROOM} if in_a_room else {"object_id": ANN}
     with database.engine.begin() as connection:
-        store(connection, [message(msg_id, **target) for msg_id in sorted(msg_ids)], (), 0)
+        store(connection, [message(msg_id, **target) for msg_id in sorted(msg_ids)], (), InboxRules())
     read = archive.room if in_a_room else archive.conversation
 
     async def read_all() -> list[int]:

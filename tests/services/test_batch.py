@@ -331,7 +331,7 @@ def test_what_is_not_due_is_a_bug_and_changes_nothing(town: Town, phase: Phase) 
     batch = town.harness.take()
     before = repr(batch)
     calls: dict[Event, Callable[[], None]] = {
-        Event.COMMITTED: lambda: batch.stored(Outcome({}, set()), town.harness.now),
+        Event.COMMITTED: lambda: batch.stored(Outcome({}, {}), town.harness.now),
         Event.FOUND: lambda: batch.found(set(), town.harness.now),
         Event.SETTLED: lambda: batch.settle(town.harness.now),
         Event.WRITABLE: batch.writable,

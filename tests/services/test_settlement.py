@@ -117,12 +117,40 @@ def test_another_user_and_another_app_may_use_the_same_one(town: Town, stored_be
     assert sorted(town.history()) == [str(ALICE), str(ALICE), str(BOB)]
 
 
+def test_who_has_written_half_of_an_inbox_makes_room_for_others() -> None:
+    town = Town.make(messages={"inbox": 4})
+    absent = 10_009
+    for n in range(3):
+        town.alice.whisper(absent, str(n), f"c-{n}")
+    town.harness.write()
+    *_, refused = town.alice.receive()
+    assert (error_of(refused), refused.body["clientMsgId"]) == (507, "c-2")
+    assert "more from you" in refused.data["reason"]
+    town.bob.whisper(absent, "of somebody else", "c-1")
+    town.harness.write()
+    assert len(receipts(town.bob.receive())) == 1
+    assert (town.harness.metrics.inbox_share_full, town.harness.metrics.inbox_full) == (1, 0)
+
+
+def test_who_has_no_account_is_written_to_only_where_that_is_allowed() -> None:
+    town = Town.make(messages={"known_receivers_only": True})
+    town.alice.whisper(10_009, "x", "c-1")
+    town.alice.say("to the room", "c-2")
+    town.harness.write()
+    refused, receipt = town.alice.receive()
+    assert (error_of(refused), refused.body["clientMsgId"]) == (403, "c-1")
+    assert refused.data["reason"] == "objectId 10009: there is no such account"
+    assert receipt.body["clientMsgId"] == "c-2"
+    assert town.harness.metrics.receivers_unknown == 1
+    assert town.history() == ["to the room"]
+
+
 @pytest.mark.parametrize("cid", ["", "c-3"])
 def test_a_full_inbox_refuses_the_next_and_keeps_the_oldest(cid: str) -> None:
     town = Town.make(messages={"inbox": 2})
     absent = 10_009
     town.alice.whisper(absent, "1", "c-1")
-    town.alice.whisper(absent, "2")
+    town.carol.whisper(absent, "2")
     town.harness.write()
     town.alice.receive()
     town.bob.whisper(absent, "3", cid)

@@ -9,19 +9,22 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event, insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import StaticPool
 
+from qiyu.protocol.packet import APP_ID
 from qiyu.storage import messages
 from qiyu.storage.database import Database
-from qiyu.storage.messages import CHUNK, KEYS, Ack, NewMessage, Outcome, Stored
-from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, metadata
+from qiyu.storage.messages import CHUNK, KEYS, Ack, InboxRules, NewMessage, Outcome, Stored, WhyNot
+from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, metadata, t_user
 
 APP: Final = 10_000
 ALICE, BOB, CAROL = 10_001, 10_002, 10_003
 ROOM: Final = 7
-NOTHING: Final = Outcome({}, set())
+NOTHING: Final = Outcome({}, {})
+NO_RULES: Final = InboxRules()
+A_USER: Final = dict.fromkeys(("name", "name_key", "nick_name", "avatar", "password_hash"), "") | {"create_time": 0}
 ALL_IDS: Final = text("SELECT msg_id FROM t_im_message")
 
 
@@ -66,11 +69,15 @@ def ids(page: Sequence[Stored]) -> list[int]:
 
 
 async def store(
-    db: Database, *new: NewMessage, acknowledged: Sequence[Ack] = (), inbox_limit: int = 0
-) -> tuple[dict[int, int], set[int]]:
-    """The duplicates (new msg_id to old), and what found the inbox full."""
-    outcome = await db.run(messages.store, new, acknowledged, inbox_limit)
-    return {msg_id: old.msg_id for msg_id, old in outcome.duplicates.items()}, outcome.inbox_full
+    db: Database,
+    *new: NewMessage,
+    acknowledged: Sequence[Ack] = (),
+    inbox_limit: int = 0,
+    known_only: bool = False,
+) -> tuple[dict[int, int], dict[int, WhyNot]]:
+    """The duplicates (new msg_id to old), and what was refused."""
+    outcome = await db.run(messages.store, new, acknowledged, InboxRules(inbox_limit, known_only))
+    return {msg_id: old.msg_id for msg_id, old in outcome.duplicates.items()}, outcome.refused
 
 
 async def inbox(db: Database, user_id: int = BOB) -> list[int]:
@@ -93,7 +100,7 @@ async def test_a_message_comes_back_as_it_was(db: Database, data: str) -> None:
     said = to_room(2**62, "😀" * CLIENT_MSG_ID_CHARS)._replace(data=data, app_id=2**40)
     sent = to_user(2**62 + 1, "😀", user_id=2**61, object_id=ALICE)._replace(data=data)
     to_oneself = to_user(2**62 + 2, object_id=ALICE)._replace(data=data)
-    assert await db.run(messages.store, [said, sent, to_oneself], [], 0) == NOTHING
+    assert await db.run(messages.store, [said, sent, to_oneself], [], NO_RULES) == NOTHING
     page = await db.read(messages.room_page, 2**40, ROOM, after=0, before=None, limit=5)
     assert page == [kept(said)]
     assert await db.read(messages.conversation_page, APP, ALICE, 2**61, after=0, before=None, limit=5) == [kept(sent)]
@@ -101,7 +108,7 @@ async def test_a_message_comes_back_as_it_was(db: Database, data: str) -> None:
 
 
 async def test_nothing_is_nothing(db: Database) -> None:
-    assert await db.run(messages.store, [], [], 10) == NOTHING
+    assert await db.run(messages.store, [], [], InboxRules(10)) == NOTHING
     assert await db.read(messages.kept, []) == set()
     assert await db.read(messages.users_with_inbox, []) == set()
     assert await db.read(messages.largest_msg_id) == 0
@@ -111,12 +118,12 @@ async def test_nothing_is_nothing(db: Database) -> None:
 async def test_a_large_batch(db: Database) -> None:
     new = [to_user(n, f"c{n}", object_id=20_000 + n % 1500) for n in range(1, 2 * CHUNK + 2)]
     before = db.queries
-    assert await db.run(messages.store, new, [], 100) == NOTHING
+    assert await db.run(messages.store, new, [], InboxRules(5000)) == NOTHING
     assert db.queries - before <= 6
     assert await db.read(messages.kept, new) == {m.msg_id for m in new}
     assert await db.read(messages.largest_msg_id) == 2 * CHUNK + 1
     acks = [(APP, m.object_id, m.msg_id) for m in new if m.msg_id != 42]
-    assert await db.run(messages.store, [], acks, 100) == NOTHING
+    assert await db.run(messages.store, [], acks, InboxRules(100)) == NOTHING
     receivers = {(APP, m.object_id) for m in new}
     assert await db.read(messages.users_with_inbox, receivers) == {(APP, 20_042)}
 
@@ -142,35 +149,37 @@ async def test_what_a_column_cannot_hold_is_refused_everywhere(db: Database, cli
 async def test_a_message_that_was_kept_before_is_not_kept_again(db: Database) -> None:
     first = to_user(1, "a")
     await store(db, first, to_room(2))
-    outcome = await db.run(messages.store, [to_room(3), to_user(4, "a"), to_room(5, "a"), to_room(6, "b")], [], 0)
-    assert outcome == Outcome({4: kept(first), 5: kept(first)}, set())
+    outcome = await db.run(
+        messages.store, [to_room(3), to_user(4, "a"), to_room(5, "a"), to_room(6, "b")], [], NO_RULES
+    )
+    assert outcome == Outcome({4: kept(first), 5: kept(first)}, {})
     assert await room(db) == [2, 3, 6]
     assert await inbox(db) == [1]
 
 
 async def test_a_duplicate_in_the_same_batch(db: Database) -> None:
     new = [to_room(1, "a"), to_user(2, "a"), to_user(3, "a", user_id=CAROL), to_user(4, "a", user_id=CAROL)]
-    assert await store(db, *new) == ({2: 1, 4: 3}, set())
+    assert await store(db, *new) == ({2: 1, 4: 3}, {})
     assert await room(db) == [1]
     assert await inbox(db) == [3]
 
 
 @pytest.mark.parametrize("other", ["a ", " a", "A", "á", "a.", "ａ", "", "a\n"])
 async def test_ids_of_clients_are_compared_exactly(db: Database, other: str) -> None:
-    assert await store(db, to_room(1, "a"), to_room(2, other)) == ({}, set())
-    assert await store(db, to_room(3, other), to_room(4, "a")) == ({4: 1} | ({3: 2} if other else {}), set())
+    assert await store(db, to_room(1, "a"), to_room(2, other)) == ({}, {})
+    assert await store(db, to_room(3, other), to_room(4, "a")) == ({4: 1} | ({3: 2} if other else {}), {})
 
 
 async def test_another_app_and_another_sender_have_their_own(db: Database) -> None:
     new = [to_room(1, "a"), to_room(2, "a", user_id=BOB), to_room(3, "a")._replace(app_id=APP + 1)]
-    assert await store(db, *new) == ({}, set())
+    assert await store(db, *new) == ({}, {})
     again = [each._replace(msg_id=each.msg_id + 10) for each in new]
-    assert await store(db, *again) == ({11: 1, 12: 2, 13: 3}, set())
+    assert await store(db, *again) == ({11: 1, 12: 2, 13: 3}, {})
 
 
 async def test_messages_without_an_id_are_never_duplicates(db: Database) -> None:
-    assert await store(db, to_room(1), to_room(2)) == ({}, set())
-    assert await store(db, to_room(3), to_room(4, "a")) == ({}, set())
+    assert await store(db, to_room(1), to_room(2)) == ({}, {})
+    assert await store(db, to_room(3), to_room(4, "a")) == ({}, {})
     assert await room(db) == [1, 2, 3, 4]
 
 
@@ -200,16 +209,16 @@ async def test_of_many_who_keep_the_same_one_does(db: Database) -> None:
 async def test_whoever_is_in_between_is_found(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt meets one more, until the last but one."""
     others = iter([to_room(1, "a"), to_room(2, "b")])
-    insert = messages._insert
+    insert_rows = messages._insert
 
     def meet_another(c: Connection, rows: list[Any]) -> None:
         other = next(others, None)
         if other is not None:
             messages._insert_messages(c, [messages._row(other, c.dialect)])
-        insert(c, rows)
+        insert_rows(c, rows)
 
     monkeypatch.setattr(messages, "_insert", meet_another)
-    assert await store(db, to_room(11, "a"), to_room(12, "b"), to_room(13, "c")) == ({11: 1, 12: 2}, set())
+    assert await store(db, to_room(11, "a"), to_room(12, "b"), to_room(13, "c")) == ({11: 1, 12: 2}, {})
     assert await room(db) == [1, 2, 13]
 
 
@@ -233,38 +242,79 @@ async def test_only_the_receiver_can_acknowledge(db: Database) -> None:
     assert await inbox(db) == [1, 2]
 
 
+def by_many(*msg_ids: int) -> list[NewMessage]:
+    """Direct messages, each of another sender."""
+    return [to_user(msg_id)._replace(user_id=CAROL + msg_id) for msg_id in msg_ids]
+
+
 async def test_a_full_inbox_takes_no_more(db: Database) -> None:
-    assert await store(db, *map(to_user, range(1, 5)), inbox_limit=3) == ({}, {4})
-    more = [to_user(5), to_user(6, into_inbox=False), to_user(7, object_id=CAROL), to_room(8)]
-    assert await store(db, *more, inbox_limit=3) == ({}, {5})
+    assert await store(db, *by_many(1, 2, 3, 4), inbox_limit=3) == ({}, {4: WhyNot.INBOX_FULL})
+    more = [*by_many(5), to_user(6, into_inbox=False), to_user(7, object_id=CAROL), to_room(8)]
+    assert await store(db, *more, inbox_limit=3) == ({}, {5: WhyNot.INBOX_FULL})
     assert await inbox(db) == [1, 2, 3]
     assert await all_ids(db) == {1, 2, 3, 6, 7, 8}
-    assert await store(db, to_user(9), inbox_limit=0) == ({}, set())
+    assert await store(db, *by_many(9), inbox_limit=0) == ({}, {})
+
+
+async def test_one_sender_fills_half_of_an_inbox(db: Database) -> None:
+    refused = dict.fromkeys(range(6, 12), WhyNot.SHARE_FULL)
+    assert await store(db, *map(to_user, range(1, 12)), inbox_limit=10) == ({}, refused)
+    assert await store(db, to_user(12), inbox_limit=10) == ({}, {12: WhyNot.SHARE_FULL})
+    assert await store(db, to_user(13, object_id=CAROL), inbox_limit=10) == ({}, {})  # another inbox
+    assert await inbox(db) == [1, 2, 3, 4, 5]
+
+
+async def test_there_is_room_for_who_comes_next(db: Database) -> None:
+    """However many have written as much as they may."""
+    msg_ids = itertools.count(1)
+    for sender in range(CAROL + 1, CAROL + 6):
+        await store(db, *(to_user(next(msg_ids))._replace(user_id=sender) for _ in range(100)), inbox_limit=60)
+        one_more = to_user(next(msg_ids))._replace(user_id=sender)
+        assert await store(db, one_more, inbox_limit=60) == ({}, {one_more.msg_id: WhyNot.SHARE_FULL})
+    assert len(await inbox(db)) == 30 + 15 + 8 + 4 + 2
+    assert await store(db, to_user(next(msg_ids)), inbox_limit=60) == ({}, {})
+
+
+async def test_a_sender_whose_messages_are_fetched_may_go_on(db: Database) -> None:
+    await store(db, *map(to_user, range(1, 6)), inbox_limit=10)
+    assert await store(db, to_user(6), acknowledged=[(APP, BOB, 1)], inbox_limit=10) == ({}, {})
+    assert await inbox(db) == [2, 3, 4, 5, 6]
 
 
 async def test_what_is_acknowledged_makes_room(db: Database) -> None:
-    await store(db, to_user(1), to_user(2), inbox_limit=2)
+    await store(db, *by_many(1, 2), inbox_limit=2)
     acks = [(APP, BOB, 1), (APP, BOB, 3)]
-    assert await store(db, to_user(3), to_user(4), to_user(5), acknowledged=acks, inbox_limit=2) == ({}, {5})
+    refused = {5: WhyNot.INBOX_FULL}
+    assert await store(db, *by_many(3, 4, 5), acknowledged=acks, inbox_limit=2) == ({}, refused)
     assert await inbox(db) == [2, 4]
 
 
 async def test_a_duplicate_is_one_where_the_inbox_is_full(db: Database) -> None:
     await store(db, to_user(1, "a"), to_user(2, "b"))
-    assert await store(db, to_user(3, "a"), to_user(4, "c"), inbox_limit=2) == ({3: 1}, {4})
+    refused = {4: WhyNot.INBOX_FULL}
+    assert await store(db, to_user(3, "a"), to_user(4, "c"), inbox_limit=2) == ({3: 1}, refused)
 
 
 async def test_a_duplicate_takes_no_place_in_the_inbox(db: Database) -> None:
     await store(db, to_user(1, "a"))
     new = [to_user(2, "a"), to_user(3, "b"), to_user(4, "b"), to_user(5, "c"), to_user(6, "d")]
-    assert await store(db, *new, inbox_limit=3) == ({2: 1, 4: 3}, {6})
+    assert await store(db, *new, inbox_limit=6) == ({2: 1, 4: 3}, {6: WhyNot.SHARE_FULL})
     assert await inbox(db) == [1, 3, 5]
 
 
 async def test_what_is_not_kept_has_no_duplicates(db: Database) -> None:
     await store(db, to_user(1))
     new = [to_user(2, "a"), to_user(3, "a", object_id=CAROL), to_user(4, "a", object_id=CAROL)]
-    assert await store(db, *new, inbox_limit=1) == ({4: 3}, {2})
+    assert await store(db, *new, inbox_limit=1) == ({4: 3}, {2: WhyNot.INBOX_FULL})
+
+
+async def test_only_known_receivers_may_be_asked_for(db: Database) -> None:
+    await db.run(lambda c: c.execute(insert(t_user).values(**A_USER, id=BOB)))
+    elsewhere = to_user(3, object_id=CAROL)._replace(app_id=APP_ID + 1)  # an app whose accounts are not here
+    new = [to_user(1)._replace(app_id=APP_ID), to_user(2, object_id=CAROL)._replace(app_id=APP_ID), elsewhere]
+    assert await store(db, *new, known_only=True) == ({}, {2: WhyNot.UNKNOWN_RECEIVER})
+    assert await all_ids(db) == {1, 3}
+    assert await store(db, to_user(4, object_id=CAROL)._replace(app_id=APP_ID)) == ({}, {})
 
 
 async def test_who_has_an_inbox(db: Database) -> None:
@@ -340,7 +390,7 @@ async def test_what_an_inbox_held_goes_when_it_is_acknowledged(db: Database) -> 
     """Pruning does not come that way again; and what it has not reached stays for the history."""
     await store(db, to_user(1), to_user(2), to_user(8))
     assert await db.run(messages.prune, after=0, below=5, limit=10) == 2
-    await db.run(messages.store, [], [(APP, BOB, 1), (APP, BOB, 8), (APP, CAROL, 2)], 0, forget_below=5)
+    await db.run(messages.store, [], [(APP, BOB, 1), (APP, BOB, 8), (APP, CAROL, 2)], NO_RULES, forget_below=5)
     assert await all_ids(db) == {2, 8}
     assert await inbox(db) == [2]
 
@@ -381,7 +431,7 @@ async def test_ids_that_no_column_holds_are_nowhere(db: Database) -> None:
 async def test_a_pruned_message_may_come_again(db: Database) -> None:
     await store(db, to_room(1, "a"))
     assert await db.run(messages.prune, after=0, below=2, limit=1) == 1
-    assert await store(db, to_room(2, "a")) == ({}, set())
+    assert await store(db, to_room(2, "a")) == ({}, {})
 
 
 # The way to the rows
@@ -391,7 +441,7 @@ async def test_a_pruned_message_may_come_again(db: Database) -> None:
 def test_sqlite_never_reads_a_whole_table(kind: str) -> None:
     with memory() as c:
         full = [to_user(n, f"c{n}") for n in range(1, 5)]
-        messages.store(c, full, [], 0)
+        messages.store(c, full, [], NO_RULES)
         plans: list[str] = []
 
         @event.listens_for(c, "before_cursor_execute")
@@ -402,12 +452,12 @@ def test_sqlite_never_reads_a_whole_table(kind: str) -> None:
 
         match kind:
             case "deletes":
-                messages.store(c, [], [(APP, BOB, 1), (APP, BOB, 2)], 0)
+                messages.store(c, [], [(APP, BOB, 1), (APP, BOB, 2)], NO_RULES)
             case "looks up":
-                messages.store(c, [to_user(9, "c1")], [], 0)
+                messages.store(c, [to_user(9, "c1")], [], NO_RULES)
                 messages.kept(c, full)
             case "counts":
-                messages.store(c, [to_user(9)], [], 9)
+                messages.store(c, [to_user(9)], [], InboxRules(9, known_only=True))
                 messages.users_with_inbox(c, [(APP, BOB), (APP, ALICE)])
             case "pages":
                 messages.inbox_page(c, APP, BOB, after=0, limit=9)
@@ -417,8 +467,10 @@ def test_sqlite_never_reads_a_whole_table(kind: str) -> None:
                 messages.expire_inboxes(c, after=0, below=3, limit=9, forget_below=2)
             case _:
                 messages.prune(c, after=0, below=9, limit=9)
-                messages.store(c, [], [(APP, BOB, 3)], 0, forget_below=9)
+                messages.store(c, [], [(APP, BOB, 3)], NO_RULES, forget_below=9)
     assert [plan for plan in plans if "SEARCH t_im_" in plan]
+    if kind == "counts":  # what was found in one inbox, by its senders
+        plans.remove("USE TEMP B-TREE FOR GROUP BY")
     assert [plan for plan in plans if "SCAN t_im_" in plan or "TEMP B-TREE" in plan] == []
 
 
@@ -446,7 +498,7 @@ class Model:
     def store(
         self, new: Sequence[NewMessage], acknowledged: set[Ack], inbox_limit: int, forget_below: int = 0
     ) -> Outcome:
-        outcome = Outcome({}, set())
+        outcome = Outcome({}, {})
         self.inbox -= acknowledged
         for msg_id in {row[2] for row in acknowledged} - {row[2] for row in self.inbox}:
             if msg_id < forget_below:
@@ -460,11 +512,14 @@ class Model:
             ]
             ack = (each.app_id, each.object_id, each.msg_id)
             waits = each.into_inbox and ack not in acknowledged
-            held = sum(row[:2] == ack[:2] for row in self.inbox)
+            held = [row[2] for row in self.inbox if row[:2] == ack[:2]]
+            theirs = sum(self.kept[msg_id].user_id == each.user_id for msg_id in held)
             if same:
                 outcome.duplicates[each.msg_id] = same[0]
-            elif waits and inbox_limit and held >= inbox_limit:
-                outcome.inbox_full.add(each.msg_id)
+            elif waits and inbox_limit and len(held) >= inbox_limit:
+                outcome.refused[each.msg_id] = WhyNot.INBOX_FULL
+            elif waits and inbox_limit and theirs >= inbox_limit - len(held):
+                outcome.refused[each.msg_id] = WhyNot.SHARE_FULL
             else:
                 self.kept[each.msg_id] = kept(each)
                 if waits:
@@ -496,7 +551,7 @@ steps = st.one_of(
         st.just("store"),
         st.lists(drafts, max_size=12),
         st.sets(st.tuples(apps, users, numbers)),
-        st.integers(0, 3),
+        st.integers(0, 6),
         numbers,
     ),
     st.tuples(st.just("expire"), numbers, numbers, st.integers(1, 9), numbers),
@@ -527,7 +582,8 @@ def test_it_does_what_a_model_does(history: list[Any]) -> None:
                 for app, user, other, mine, waits in drafted
             ]
             expected = model.store(new, acknowledged, inbox_limit, forget_below)
-            assert messages.store(c, new, acknowledged, inbox_limit, forget_below=forget_below) == expected
+            rules = InboxRules(inbox_limit)
+            assert messages.store(c, new, acknowledged, rules, forget_below=forget_below) == expected
         assert {tuple(row) for row in c.execute(text("SELECT app_id, user_id, msg_id FROM t_im_inbox"))} == model.inbox
         assert set(c.scalars(ALL_IDS)) == set(model.kept)
         assert messages.largest_msg_id(c) == max(model.kept, default=0)
@@ -552,15 +608,15 @@ def test_it_does_what_a_model_does(history: list[Any]) -> None:
 async def test_what_is_not_to_be_kept_is_looked_for_in_the_same_transaction(db: Database) -> None:
     await store(db, to_room(1, "a"))
     new, asked = [to_room(2, "b")], [to_room(3, "a"), to_room(4, "b"), to_room(5, "c")]
-    outcome = await db.run(messages.store_batch, new, asked, [], 0)
-    assert outcome == Outcome({3: kept(to_room(1, "a")), 4: kept(to_room(2, "b"))}, set())
+    outcome = await db.run(messages.store_batch, new, asked, [], NO_RULES)
+    assert outcome == Outcome({3: kept(to_room(1, "a")), 4: kept(to_room(2, "b"))}, {})
     assert await room(db) == [1, 2]
 
 
 async def test_a_batch_that_fails_leaves_nothing_behind(db: Database) -> None:
     await store(db, to_user(1))
     with pytest.raises(IntegrityError):
-        await db.run(messages.store_batch, [to_user(2), to_room(1)], [], [(APP, BOB, 1)], 0)
+        await db.run(messages.store_batch, [to_user(2), to_room(1)], [], [(APP, BOB, 1)], NO_RULES)
     assert await inbox(db) == [1]
 
 

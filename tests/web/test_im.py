@@ -12,7 +12,7 @@ from qiyu.protocol.tcp import HEADER, TcpWire
 from qiyu.routing.msgid import first_id
 from qiyu.services.replay import publication_of
 from qiyu.storage.database import Database
-from qiyu.storage.messages import NewMessage, conversation_page, store
+from qiyu.storage.messages import InboxRules, NewMessage, conversation_page, store
 from qiyu.web.images import DEFAULT_AVATAR
 from sessions import make_session
 from web.sites import HOST, Caller, Site, bearer
@@ -188,7 +188,7 @@ async def said(site: Site, *messages: dict[str, Any]) -> None:
             "into_inbox": False,
         }
         rows.append(NewMessage(**(row | fields)))
-    await site.database.run(store, rows, (), 0)
+    await site.database.run(store, rows, (), InboxRules())
 
 
 async def history(caller: Caller, **asked: Any) -> Any:

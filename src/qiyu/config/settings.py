@@ -198,7 +198,11 @@ class MessagesSettings(_Section):
     )
     inbox: types.Limit = Field(
         default=1000,
-        description="Direct messages a user may have unacknowledged; the next sender gets ERROR 507.",
+        description="Direct messages a user may have unacknowledged; of one sender, no more than there is room left.",
+    )
+    known_receivers_only: types.YesNo = Field(
+        default=False,
+        description="Whether direct messages go only to who has an account here; others get ERROR 403 (app 10001).",
     )
     inbox_days: types.KeptDays = Field(
         default=90, description="Days after which a direct message that nobody fetched leaves the inbox; 0 = never."

@@ -20,7 +20,7 @@ from qiyu.services.batch import SETTLE, Batch, FindStored, Settle, Store, TryToW
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.database import Database
 from qiyu.storage.instances import try_to_write
-from qiyu.storage.messages import kept, store_batch
+from qiyu.storage.messages import InboxRules, kept, store_batch
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ SLICE_SECONDS: Final = 0.005  # how long messages are settled before other tasks
 class MessageWriter:
     """Between the message queue and the database.
 
-    `inbox_messages` is how many direct messages one user may have unacknowledged, 0 for any number. `progressed` is
+    `inbox_rules` say who may write how much to whom. `progressed` is
     called whenever messages may have been settled, or will not be soon. `forget_below` gives the msgId below which a
     message is deleted when it is acknowledged, for nothing else holds it. `committed` is told how many seconds each
     batch took.
@@ -41,7 +41,7 @@ class MessageWriter:
         self,
         queue: MessageQueue,
         database: Database,
-        inbox_messages: int,
+        inbox_rules: InboxRules,
         progressed: Callable[[], None],
         clock: Callable[[], Instant],
         forget_below: Callable[[], int] = lambda: 0,
@@ -49,7 +49,7 @@ class MessageWriter:
     ) -> None:
         self._queue = queue
         self._database = database
-        self._inbox_messages = inbox_messages
+        self._inbox_rules = inbox_rules
         self._progressed = progressed
         self._clock = clock
         self._forget_below = forget_below
@@ -97,7 +97,7 @@ class MessageWriter:
         """Returns how to tell the batch what the database said."""
         match step:
             case Store(messages, asked, acks):
-                rows = (messages, asked, acks, self._inbox_messages, self._forget_below())
+                rows = (messages, asked, acks, self._inbox_rules, self._forget_below())
                 begun = self._clock()
                 outcome = await self._database.run_within(WRITE_SECONDS, store_batch, *rows)
                 self._retry.succeeded()

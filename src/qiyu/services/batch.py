@@ -115,7 +115,7 @@ class Batch:
         self._whole = _store(self._messages, acks)
         self._alone: deque[Store] = deque()
         """What is to be stored in transactions of its own."""
-        self._outcome = Outcome({}, set())
+        self._outcome = Outcome({}, {})
         self._not_taken: set[int] = set()
         """The msgIds of those that the database does not take."""
         self._stored: frozenset[int] = frozenset()
@@ -148,7 +148,7 @@ class Batch:
         before = self.phase
         self._move(COMMITTED)
         self._outcome.duplicates.update(outcome.duplicates)
-        self._outcome.inbox_full.update(outcome.inbox_full)
+        self._outcome.refused.update(outcome.refused)
         if before is ONE_BY_ONE:
             self._alone.popleft()
         self._pass_by_what_is_empty(now)

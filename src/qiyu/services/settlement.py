@@ -8,7 +8,7 @@ from qiyu.model import Instant
 from qiyu.protocol.bodies import decode_chat_data
 from qiyu.services.delivery import Delivery
 from qiyu.services.message import UNDELIVERED, Message, MessageContent
-from qiyu.storage.messages import Outcome, Stored
+from qiyu.storage.messages import Outcome, Stored, WhyNot
 
 
 class Settlement:
@@ -25,10 +25,8 @@ class Settlement:
             self._repeated(message, first)
         elif message.refusal is not None:
             self.refuse(message, message.refusal)
-        elif message.msg_id in outcome.inbox_full:
-            self._metrics.inbox_full += 1
-            reason = f"the inbox of user {message.content.object_id} is full"
-            self.refuse(message, Refused(ErrorCode.INBOX_FULL, reason))
+        elif (why_not := outcome.refused.get(message.msg_id)) is not None:
+            self._not_kept(message, why_not)
         else:
             self.stored(message, now)
 
@@ -60,6 +58,19 @@ class Settlement:
             if not session.ended:
                 self._metrics.packets_refused += 1
                 session.send_error(error)
+
+    def _not_kept(self, message: Message, why_not: WhyNot) -> None:
+        receiver = message.content.object_id
+        if why_not is WhyNot.UNKNOWN_RECEIVER:
+            self._metrics.receivers_unknown += 1
+            self.refuse(message, Refused(ErrorCode.FORBIDDEN, f"objectId {receiver}: there is no such account"))
+        elif why_not is WhyNot.SHARE_FULL:
+            self._metrics.inbox_share_full += 1
+            reason = f"user {receiver} has not fetched what you wrote before, and has no room for more from you"
+            self.refuse(message, Refused(ErrorCode.INBOX_FULL, reason))
+        else:
+            self._metrics.inbox_full += 1
+            self.refuse(message, Refused(ErrorCode.INBOX_FULL, f"the inbox of user {receiver} is full"))
 
     def _repeated(self, message: Message, first: Stored) -> None:
         self._metrics.messages_repeated += 1

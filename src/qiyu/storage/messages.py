@@ -6,7 +6,8 @@ msgIds grow with time, so they are the order of a page, and a range of time is a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from itertools import chain, islice, repeat
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -33,7 +34,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
-from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, ExactText, t_im_inbox, t_im_message
+from qiyu.protocol.packet import APP_ID
+from qiyu.storage.tables import CLIENT_MSG_ID_CHARS, ExactText, t_im_inbox, t_im_message, t_user
 
 T = TypeVar("T")
 
@@ -81,11 +83,29 @@ class NewMessage(NamedTuple):
     into_inbox: bool  # it is direct, and not acknowledged yet
 
 
+class WhyNot(Enum):
+    """Why a direct message is not kept."""
+
+    INBOX_FULL = auto()
+    SHARE_FULL = auto()
+    """The inbox has room, and it is not for this sender: see `store`."""
+    UNKNOWN_RECEIVER = auto()
+
+
+class InboxRules(NamedTuple):
+    """Who may write how much to whom."""
+
+    messages: int = 0
+    """The most that an inbox holds; 0: any number."""
+    known_only: bool = False
+    """Users of app 10001 are written to only if they have an account here."""
+
+
 class Outcome(NamedTuple):
     duplicates: dict[int, Stored]
     """By msg_id of a new message, the one that has its app, sender and clientMsgId already. The new one is not kept."""
-    inbox_full: set[int]
-    """The msg_ids of those that are not kept, as their receiver's inbox is full."""
+    refused: dict[int, WhyNot]
+    """By msg_id, those that are not kept either."""
 
 
 class _Plan(NamedTuple):
@@ -201,11 +221,11 @@ def store_batch(
     messages: Sequence[NewMessage],
     asked: Sequence[NewMessage],
     acknowledged: Collection[Ack],
-    inbox_limit: int,
+    rules: InboxRules,
     forget_below: int = 0,
 ) -> Outcome:
     """The transaction of a batch: `store`, and `find_duplicates` for those that are not to be kept, but `asked` for."""
-    outcome = store(c, messages, acknowledged, inbox_limit, forget_below=forget_below)
+    outcome = store(c, messages, acknowledged, rules, forget_below=forget_below)
     if asked:
         outcome.duplicates.update(find_duplicates(c, asked))
     return outcome
@@ -215,15 +235,17 @@ def store(
     c: Connection,
     messages: Sequence[NewMessage],
     acknowledged: Collection[Ack],
-    inbox_limit: int,
+    rules: InboxRules,
     *,
     forget_below: int = 0,
 ) -> Outcome:
     """Take what is acknowledged out of the inboxes, keep the messages, and put the direct ones into the inboxes.
 
-    A message that is acknowledged in the same call never gets into the inbox. No inbox gets more than `inbox_limit`
-    messages (0: any number) in this transaction; with several at once, it may be a few more. Raises IntegrityError
-    where a msg_id is there already: see `kept`.
+    A message that is acknowledged in the same call never gets into the inbox. No inbox gets more messages than `rules`
+    allow in this transaction; with several at once, it may be a few more. Of one sender it holds no more than there is
+    room left: one alone gets half of it, two a third each, and there is always some for who comes next (the dynamic
+    thresholds of buffers that switches share; Choudhury and Hahne, 1998). Raises IntegrityError where a msg_id is there
+    already: see `kept`.
 
     A message that is acknowledged and has a msg_id below `forget_below`, where `prune` has been already, is deleted as
     well: nobody would look at it again.
@@ -232,15 +254,13 @@ def store(
     _delete_acknowledged(c, acks)
     _forget(c, [msg_id for _, _, msg_id in acks if msg_id < forget_below])
     waiting = {m.msg_id for m in messages if m.into_inbox and (m.app_id, m.object_id, m.msg_id) not in acks}
-    held: Mapping[_Inbox, int] = {}
-    if inbox_limit and waiting:
-        held = _count_inboxes(c, {(m.app_id, m.object_id) for m in messages if m.msg_id in waiting})
+    inboxes = _look_at_inboxes(c, [m for m in messages if m.msg_id in waiting], rules)
     existing: dict[_Key, Stored] = {}
-    plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
-    if plan.outcome.inbox_full:
+    plan = _plan(c.dialect, messages, waiting, existing, inboxes)
+    if plan.outcome.refused:
         # A duplicate takes no room in the inbox and is one even where that is full; inserting would not tell.
-        existing = _find_existing(c, [m for m in messages if m.msg_id in plan.outcome.inbox_full])
-        plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
+        existing = _find_existing(c, [m for m in messages if m.msg_id in plan.outcome.refused])
+        plan = _plan(c.dialect, messages, waiting, existing, inboxes)
     for attempt in range(TRIES):
         try:
             _insert(c, plan.rows)
@@ -250,7 +270,7 @@ def store(
             if attempt == TRIES - 1 or not _have_client_msg_id(plan.rows):
                 raise
             existing |= _find_existing(c, messages)
-            plan = _plan(c.dialect, messages, waiting, existing, held, inbox_limit)
+            plan = _plan(c.dialect, messages, waiting, existing, inboxes)
     _insert_inbox(c, plan.inbox)
     return plan.outcome
 
@@ -364,14 +384,13 @@ def _plan(
     messages: Iterable[NewMessage],
     waiting: Collection[int],
     existing: Mapping[_Key, Stored],
-    held: Mapping[_Inbox, int],
-    inbox_limit: int,
+    inboxes: _Inboxes,
 ) -> _Plan:
     """What to insert, as if the messages came one after the other."""
-    plan = _Plan([], [], Outcome({}, set()))
-    rows, inbox, (duplicates, inbox_full) = plan
+    plan = _Plan([], [], Outcome({}, {}))
+    rows, inbox, (duplicates, refused) = plan
     before: dict[_Key, NewMessage] = {}
-    room = Counter(held)
+    admit = inboxes.admission()
     for m in messages:
         key = (m.app_id, m.user_id, m.client_msg_id)
         if m.client_msg_id:
@@ -382,12 +401,10 @@ def _plan(
                 duplicates[m.msg_id] = Stored(*before[key][:-1])
                 continue
         if m.msg_id in waiting:
-            receiver = (m.app_id, m.object_id)
-            if inbox_limit:
-                if room[receiver] >= inbox_limit:
-                    inbox_full.add(m.msg_id)
-                    continue
-                room[receiver] += 1
+            why_not = admit(m)
+            if why_not is not None:
+                refused[m.msg_id] = why_not
+                continue
             inbox.append((m.app_id, m.object_id, m.msg_id))
         if m.client_msg_id:
             before[key] = m
@@ -449,6 +466,72 @@ def _delete_acknowledged(c: Connection, acks: Iterable[Ack]) -> None:
             c.execute(delete(t_im_inbox).where(_ACK.in_(chunk)))
     else:
         _acknowledge(c, sorted(acks))
+
+
+class _Inboxes(NamedTuple):
+    """The inboxes that messages are for, before those are in them."""
+
+    rules: InboxRules
+    held: Mapping[_Inbox, int]
+    of_senders: Mapping[tuple[_Inbox, int], int]
+    """What each sender has in them. Counted only where an inbox holds so much that it can matter."""
+    unknown: Collection[_Inbox]
+    """There are none of these."""
+
+    def admission(self) -> Callable[[NewMessage], WhyNot | None]:
+        """Asked of each message in turn, puts it in and returns None, or says why not."""
+        held, of_senders = Counter(self.held), Counter(self.of_senders)
+        limit = self.rules.messages
+
+        def admit(m: NewMessage) -> WhyNot | None:
+            inbox = (m.app_id, m.object_id)
+            if inbox in self.unknown:
+                return WhyNot.UNKNOWN_RECEIVER
+            if not limit:
+                return None
+            room = limit - held[inbox]
+            if room <= 0:
+                return WhyNot.INBOX_FULL
+            sender = (inbox, m.user_id)
+            if of_senders[sender] >= room:
+                return WhyNot.SHARE_FULL
+            held[inbox] += 1
+            of_senders[sender] += 1
+            return None
+
+        return admit
+
+
+def _look_at_inboxes(c: Connection, messages: Sequence[NewMessage], rules: InboxRules) -> _Inboxes:
+    coming = Counter((m.app_id, m.object_id) for m in messages)
+    held: Mapping[_Inbox, int] = {}
+    of_senders: Mapping[tuple[_Inbox, int], int] = {}
+    if rules.messages and coming:
+        held = _count_inboxes(c, coming)
+        # While an inbox is not half full, nobody can have more in it than there is room.
+        filling = [inbox for inbox, count in held.items() if 2 * (count + coming[inbox]) > rules.messages]
+        of_senders = _count_senders(c, filling)
+    unknown: set[_Inbox] = set()
+    if rules.known_only:
+        theirs = {user_id for app_id, user_id in coming if app_id == APP_ID}
+        unknown = {(APP_ID, user_id) for user_id in theirs - _known(c, theirs)}
+    return _Inboxes(rules, held, of_senders, unknown)
+
+
+def _known(c: Connection, user_ids: Collection[int]) -> set[int]:
+    found: set[int] = set()
+    for chunk in _chunks(sorted(user_ids)):
+        found.update(c.scalars(select(t_user.c.id).where(t_user.c.id.in_(chunk))))
+    return found
+
+
+def _count_senders(c: Connection, receivers: Collection[_Inbox]) -> dict[tuple[_Inbox, int], int]:
+    held: dict[tuple[_Inbox, int], int] = {}
+    for app_id, chunk in _by_app(receivers):
+        counts = select(_i.user_id, _m.user_id, func.count()).join(t_im_message, _i.msg_id == _m.msg_id)
+        counts = counts.where(_i.app_id == app_id, _i.user_id.in_(chunk)).group_by(_i.user_id, _m.user_id)
+        held |= {((app_id, user_id), sender): count for user_id, sender, count in c.execute(counts)}
+    return held
 
 
 def _count_inboxes(c: Connection, receivers: Collection[_Inbox]) -> dict[_Inbox, int]:
