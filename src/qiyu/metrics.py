@@ -185,6 +185,8 @@ class Metrics:
     """Deliveries out of an inbox, at a login."""
     catch_up_replayed: int = 0
     """Deliveries to a member who came back to its room."""
+    catch_ups_refused: int = 0
+    """Returns to a room that were put off, because one session had asked for too much in a second."""
     deliveries: int = 0
     """Copies of messages put into an outbox."""
     deliveries_shared: int = 0

@@ -390,3 +390,35 @@ def test_coming_back_to_the_room_one_is_in_brings_nothing_twice(town: Town) -> N
     reader.acknowledge(ids[1])
     back(reader, ids[0])
     assert result(reader.receive()) == (True, [ids[1]])
+
+
+def test_who_comes_back_again_and_again_has_to_wait(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up, "BROUGHT_A_SECOND", 10)
+    ids = town.say(6)
+    reader, other = town.reader(), town.reader()
+    for expected in (ids[1:], []):  # what is in flight is not sent again, and looked for all the same
+        back(reader, ids[0])
+        assert result(reader.receive()) == (True, expected)
+    back(reader, ids[0])
+    assert refusal(reader.receive()) == 503
+    reader.send(ROOM, data={"roomId": 7})  # brings nothing
+    assert reader.receive()[0].code == ROOM
+    back(other, ids[0])
+    assert result(other.receive()) == (True, ids[1:])
+    assert town.harness.metrics.catch_ups_refused == 1
+    town.harness.advance(1)
+    back(reader, ids[-2])
+    assert result(reader.receive()) == (True, [])
+
+
+def test_rooms_that_must_be_read_count_as_many(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up, "BROUGHT_A_SECOND", 2 * catch_up.LOOK_UP)
+    reader = town.restarted().reader()
+    for room in range(8, 10):
+        back(reader, "0", room)
+        assert result(reader.receive()) == (True, [])
+    back(reader, "0", 10)
+    assert refusal(reader.receive()) == 503
+    reader.harness.stores_at_once = False
+    reader.send(ROOM, data={"roomId": 11})
+    assert reader.receive()[0].code == ROOM  # nobody has read the room for it

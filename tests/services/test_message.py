@@ -82,6 +82,17 @@ def test_who_sends_it_again_waits_too_and_once(town: Town) -> None:
     assert town.alice.session.waiting == town.bob.session.waiting == 0
 
 
+def test_who_reconnects_to_send_it_again_is_not_remembered_each_time(town: Town) -> None:
+    here = follow(message(town.alice.session, cid="c-1"), Event.HOLD_BACK)
+    older = town.alice.session
+    for _ in range(5):
+        newer = town.harness.log_in(ALICE).session  # which ends the older one
+        here.join(newer)
+        assert here.sessions == [newer]
+        assert (older.waiting, newer.waiting) == (0, 1)
+        older = newer
+
+
 @pytest.mark.parametrize("put_back", [True, False])
 def test_an_ack_that_comes_in_time_keeps_it_from_the_inbox(alice: TcpClient, put_back: bool) -> None:
     here = follow(message(alice.session), Event.DELIVER)

@@ -130,6 +130,7 @@ class Dispatcher:
         self.node.limits.sweep(now)
         self.node.room_events.tick()
         self.node.rings.sweep()
+        self.node.catch_up.sweep()
 
     def drain(self, retry_after_ms: Callable[[], int]) -> None:
         """This instance stops: every session is told when to come back."""

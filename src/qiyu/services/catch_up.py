@@ -28,6 +28,10 @@ from qiyu.storage.messages import Stored
 
 DELIVERY_WORK: Final = 3
 """What it costs to send one message to one session alone, in units of about a microsecond."""
+BROUGHT_A_SECOND: Final = 1_000
+"""Messages that one session may have brought in about a second, five times the most of one entry; then it waits."""
+LOOK_UP: Final = 100
+"""As many of them does it cost to have a room read."""
 
 RoomKey: TypeAlias = tuple[int, int]
 """App and room."""
@@ -73,12 +77,21 @@ class CatchUp:
         self._msg_ids = msg_ids
         self._limits = limits
         self._metrics = metrics
+        self._brought: dict[Session, int] = {}  # since the last sweep
         self._wanted: dict[RoomKey, Wanted] = {}  # one for each room in `lookups`
         self.lookups: LookUps[RoomKey, Loaded] = LookUps()
         """Rooms of which memory does not know enough."""
 
     def __repr__(self) -> str:
         return f"<CatchUp {self.lookups!r}>"
+
+    def may_ask(self, session: Session) -> bool:
+        """Whether the session may come back once more, or has asked for so much lately that it has to wait."""
+        return self._brought.get(session, 0) < BROUGHT_A_SECOND
+
+    def sweep(self) -> None:
+        """About once a second: who had to wait may go on."""
+        self._brought.clear()
 
     def knows(self, key: RoomKey, after: int) -> bool:
         """Whether memory has all that was said in the room after this msgId, or as much as reading would bring."""
@@ -105,6 +118,7 @@ class CatchUp:
         """Have the room read, and `loaded` called for the session then; False if too many wait."""
         if not self.lookups.add(key, session, loaded):
             return False
+        self._charge(session, LOOK_UP)
         if key not in self._wanted:
             ring = self._rings.open(key, self._msg_ids.last)
             ring.is_wanted = True
@@ -117,6 +131,7 @@ class CatchUp:
         if ring is None:
             return Missed([], recovered=False)
         found = ring.since(after, session.user_id)
+        self._charge(session, len(found))
         newest: list[Publication] = []
         size = 0
         for publication in reversed(found[-CATCH_UP_MESSAGES:]):
@@ -136,6 +151,9 @@ class CatchUp:
             self._metrics.catch_up_replayed += len(missed.messages)
             self._metrics.work += DELIVERY_WORK * len(missed.messages)
             self._delivery.to_session(session, missed.messages, now)
+
+    def _charge(self, session: Session, messages: int) -> None:
+        self._brought[session] = self._brought.get(session, 0) + messages
 
     # What the driver calls
 

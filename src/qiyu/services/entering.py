@@ -14,6 +14,7 @@ from typing import TypeAlias
 from qiyu.errors import ErrorCode, Refused
 from qiyu.living.directory import RoomDirectory
 from qiyu.living.restrictions import Restrictions, until_words
+from qiyu.metrics import Metrics
 from qiyu.model import Instant
 from qiyu.protocol.bodies import RoomAnswer, encode_json
 from qiyu.protocol.packet import MsgCode
@@ -51,8 +52,14 @@ class Entering:
     """
 
     def __init__(
-        self, sessions: Sessions, directory: RoomDirectory, restrictions: Restrictions, catch_up: CatchUp
+        self,
+        sessions: Sessions,
+        directory: RoomDirectory,
+        restrictions: Restrictions,
+        catch_up: CatchUp,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._sessions = sessions
         self._directory = directory
         self._restrictions = restrictions
@@ -84,7 +91,11 @@ class Entering:
         if not is_open:
             raise entry.refused(ErrorCode.NO_SUCH_ROOM, "no such open room")
         self._check_removed(entry, now)
-        if self._is_known(entry):
+        may_ask = self._catch_up.may_ask(entry.session)
+        if not may_ask and entry.after is not None:
+            self._metrics.catch_ups_refused += 1
+            raise entry.refused(ErrorCode.UNAVAILABLE, "you come back too often; try again in a second")
+        if self._is_known(entry) or not may_ask:
             self._enter(entry, now)
         elif self._catch_up.look_up((entry.session.app_id, entry.room_id), entry.session, partial(self._loaded, entry)):
             entry.session.hold()

@@ -149,10 +149,18 @@ class Message:
             self.ring.waiting += room
 
     def join(self, session: Session) -> None:
-        """This session has sent it too, while it waits: it gets the receipt as well."""
-        if session not in self.sessions:
-            self.sessions.append(session)
-            session.waiting += 1
+        """This session has sent it too, while it waits: it gets the receipt as well.
+
+        Those that have ended meanwhile are forgotten, so one who reconnects to send it again does not make the list
+        longer each time.
+        """
+        if session in self.sessions:
+            return
+        for gone in [each for each in self.sessions if each.ended]:
+            self.sessions.remove(gone)
+            gone.settled()
+        self.sessions.append(session)
+        session.waiting += 1
 
     def acknowledge(self) -> bool:
         """Its receiver has it; True if that came in time, and it need not go into the inbox."""
