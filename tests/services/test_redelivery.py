@@ -107,6 +107,43 @@ def test_a_late_ack_of_a_direct_one_that_was_given_up_counts() -> None:
     assert_nothing_is_left(harness)
 
 
+@pytest.mark.parametrize("how", ["room", "direct"])
+def test_a_timer_is_let_go_of_as_soon_as_nobody_owes_an_ack(how: str) -> None:
+    harness, sender, members = town()
+    for _ in range(3):
+        if how == "room":
+            sender.say("x")
+        else:
+            sender.whisper(members[0].session.user_id, "x")
+    receivers = members if how == "room" else members[:1]
+    ids = [ids_of(peer.receive()) for peer in receivers]
+    for peer, received in zip(receivers, ids, strict=True):
+        peer.acknowledge(*received[:2])
+    harness.advance(0.25)
+    assert len(harness.node.redelivery) == 1
+    for peer, received in zip(receivers, ids, strict=True):
+        peer.acknowledge(received[2])
+    harness.advance(0.25)
+    assert len(harness.node.redelivery) == 0
+    harness.advance(SECONDS)
+    assert [peer.receive() for peer in receivers] == [[] for _ in receivers]
+
+
+def test_what_the_last_one_owes_is_sent_again_to_it_alone() -> None:
+    """Letting go of what came before it takes nothing from who is late."""
+    harness, sender, members = town()
+    for _ in range(4):
+        sender.say("x")
+    ids = [ids_of(peer.receive()) for peer in members]
+    for peer, received in zip(members[:2], ids[:2], strict=True):
+        peer.acknowledge(*received)
+    members[2].acknowledge(*ids[2][:2])
+    harness.advance(0.25)
+    assert len(harness.node.redelivery) == 2
+    harness.advance(SECONDS)
+    assert [ids_of(peer.receive()) for peer in members] == [[], [], ids[2][2:]]
+
+
 def test_without_it_the_direct_one_comes_at_the_next_login() -> None:
     harness, sender, (receiver,) = town(1)
     sender.whisper(receiver.session.user_id, "x")

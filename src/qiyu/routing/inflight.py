@@ -72,6 +72,16 @@ class InFlight:
         _settle(members, publication)
         return publication.noted > 0
 
+    def acknowledged_to(self, room: Room) -> int:
+        """All messages of the room's log below this number have been acknowledged by those who follow its feed."""
+        log = room.log
+        floor = log.end
+        for session in room.members:
+            if session.feed is not None and session.range_start < floor and session.range_start < session.feed.end:
+                floor = session.range_start
+        log.floor = max(log.floor, floor)
+        return floor
+
     def owing(self, members: Collection[Session], publication: Publication) -> list[Session]:
         """Those of the members that owe an ACK for this very packet, not for one that brought it again."""
         _settle(members, publication)

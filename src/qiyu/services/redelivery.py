@@ -80,12 +80,36 @@ class Redelivery:
         self._keep_bound()
 
     def tick(self, now: Instant) -> None:
-        """Send again what is due."""
+        """Send again what is due, and let go of what has been acknowledged."""
+        self._let_go()
         budget = RESENDS_A_TICK
         while budget > 0 and self._to_rooms and self._to_rooms[0].due <= now.monotonic:
             budget -= self._room_due(self._to_rooms.popleft(), now)
         while budget > 0 and self._to_sessions and self._to_sessions[0].due <= now.monotonic:
             budget -= self._session_due(self._to_sessions.popleft(), now)
+
+    def _let_go(self) -> None:
+        """Forget timers of messages for which nobody owes an ACK: mostly all of them, long before they are due.
+
+        Only from the front: a member that owes one keeps what came after it for a while, and no longer than it is due.
+        """
+        floors: dict[Room, int] = {}
+        to_rooms, to_sessions = self._to_rooms, self._to_sessions
+        while to_rooms and self._is_done(to_rooms[0], floors):
+            to_rooms.popleft()
+        while to_sessions and not any(_is_owed(to_sessions[0].session, each) for each in to_sessions[0].msg_ids):
+            to_sessions.popleft()
+
+    def _is_done(self, timer: _ToRoom, floors: dict[Room, int]) -> bool:
+        room, publication = timer.room, timer.publication
+        log = publication.log
+        if log is not None:
+            if room not in floors:
+                floors[room] = self._in_flight.acknowledged_to(room)
+            if publication.number >= floors[room]:
+                return False
+            log.settle(publication.number)
+        return not publication.noted
 
     def _room_due(self, timer: _ToRoom, now: Instant) -> int:
         if not self._in_flight.is_owed(timer.room.members, timer.publication):
@@ -127,3 +151,8 @@ class Redelivery:
             else:
                 return
             self._metrics.in_flight_crowded_out += gone
+
+
+def _is_owed(session: Session, msg_id: str) -> bool:
+    """Whether the session owes an ACK for a message that went to it alone: those are in its tables, and in no range."""
+    return any(table is not None and msg_id in table for table in (session.direct_in_flight, session.room_in_flight))
