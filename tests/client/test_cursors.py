@@ -37,6 +37,17 @@ def test_after_a_gap_it_stands_still_until_the_room_is_entered() -> None:
     assert cursors.of(1) == "11"
 
 
+def test_the_server_may_say_what_came_before_the_gap() -> None:
+    cursors = Cursors(10)
+    cursors.arrived(1, "10")
+    cursors.dropped(1, "11")
+    assert (cursors.of(1), cursors.has_gap) == ("11", True)
+    cursors.dropped(1, "20")  # the next gap; the first is not filled
+    assert cursors.of(1) == "11"
+    cursors.entered(1, "11")
+    assert not cursors.has_gap
+
+
 def test_what_the_caller_named_is_a_position() -> None:
     cursors = Cursors(10)
     cursors.entered(1, "5")

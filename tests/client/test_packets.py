@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from client.fakes import FakeServer, chat_packet, error_packet, packet_of
-from qiyu.client import Client, Disconnected, Error, Item, Message, Reconnected
+from qiyu.client import CaughtUp, Client, Disconnected, Error, Item, Message, Reconnected
 from qiyu.protocol.packet import MsgCode
 
 
@@ -88,6 +88,76 @@ async def test_what_was_dropped_comes_with_the_next_entry_and_each_message_is_sh
         assert server.session.acknowledged() == ["10", "13", "13", "14", "11", "12"]
         await client.enter_room(1)
         assert server.session.entries()[-1] == (1, "15")
+
+
+async def test_what_was_dropped_is_asked_for_and_comes(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.session.push(chat_packet(10), error_packet(206, "dropped"), chat_packet(13))
+        server.catch_up = [chat_packet(number) for number in (11, 12, 13)]
+        assert await take(client, 6) == ["10", Error(206, "dropped"), "13", CaughtUp(1, recovered=True), "11", "12"]
+        assert server.session.entries() == [(1, None), (1, "10")]
+        await trio.sleep(10)
+        assert len(server.session.entries()) == 2
+        server.recovered = False
+        server.session.push(error_packet(206, "dropped again"))
+        assert await take(client, 2) == [Error(206, "dropped again"), CaughtUp(1, recovered=False)]
+        assert server.session.entries()[-1] == (1, "13")
+
+
+async def test_the_server_says_where_the_gap_begins(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.session.push(packet_of(MsgCode.ERROR, data={"code": 206, "reason": "dropped", "lastMsgId": "77"}))
+        assert await take(client, 2) == [Error(206, "dropped"), CaughtUp(1, recovered=True)]
+        assert server.session.entries() == [(1, None), (1, "77")]
+
+
+async def test_several_gaps_are_asked_for_once(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.session.push(chat_packet(10), *[error_packet(206, f"{n}") for n in range(3)])
+        assert await take(client, 5) == ["10", *[Error(206, f"{n}") for n in range(3)], CaughtUp(1, recovered=True)]
+        assert server.session.entries()[1:] == [(1, "10")]
+
+
+async def test_a_server_that_cannot_say_now_is_asked_again(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.room_errors[1] = (503, "try again")
+        server.session.push(chat_packet(10), error_packet(206, "dropped"))
+        assert await take(client, 2) == ["10", Error(206, "dropped")]
+        await trio.sleep(5)
+        asked = len(server.session.entries())
+        assert 3 <= asked <= 5  # with pauses that grow
+        del server.room_errors[1]
+        assert await take(client, 1) == [CaughtUp(1, recovered=True)]
+
+
+async def test_a_room_that_is_gone_is_not_asked_for(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.room_errors[1] = (404, "no such open room")
+        server.session.push(chat_packet(10), error_packet(206, "dropped"))
+        assert (await take(client, 3))[2] == Error(404, "no such open room")
+        assert client.room_id is None
+        server.session.push(error_packet(206, "of the room that was left"))
+        await take(client, 1)
+        await trio.sleep(10)
+        assert len(server.session.entries()) == 2
+
+
+async def test_a_gap_is_asked_for_by_the_next_connection(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(room_id=1) as client:
+        server.session.push(chat_packet(10), error_packet(206, "dropped"))
+        await take(client, 2)
+        server.session.hang_up()
+        assert isinstance(await anext(client), Disconnected)
+        assert await anext(client) == Reconnected(1, recovered=True)
+        assert server.session.entries() == [(1, "10")]
+        await trio.sleep(10)
+        assert len(server.session.entries()) == 1
 
 
 async def test_what_a_full_queue_kept_out_is_not_counted_as_arrived(autojump_clock: MockClock) -> None:

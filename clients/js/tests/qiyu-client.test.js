@@ -330,6 +330,16 @@ describe("a room", () => {
     assert.equal(FakeSocket.last.of(Code.ROOM)[0].data.afterMsgId, "150");
   });
 
+  it("believes the server where a gap begins, and keeps to the first that is not filled", async () => {
+    await online();
+    client.enter(7);
+    answer({});
+    FakeSocket.last.receive(Code.ERROR, {data: {code: 206, reason: "dropped", lastMsgId: "77"}});
+    FakeSocket.last.receive(Code.ERROR, {data: {code: 206, reason: "dropped", lastMsgId: "99"}});
+    mock.timers.tick(3000);
+    assert.deepEqual(FakeSocket.last.of(Code.ROOM).map(({data}) => data.afterMsgId), [undefined, "77"]);
+  });
+
   it("may be refused: for good, or for a moment", async () => {
     await online();
     const refusal = (code) => {

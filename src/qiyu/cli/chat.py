@@ -22,6 +22,7 @@ from qiyu.cli.options import ConfigOption
 from qiyu.cli.pipe import STDIN, STDOUT, Pipe, Unreadable
 from qiyu.cli.shown import who
 from qiyu.client import (
+    CaughtUp,
     Client,
     ClientError,
     Disconnected,
@@ -249,6 +250,9 @@ class Conversation:
                 self._screen.notice(f"{who(item.user_id, item.sender_name)}: {event}; {item.online} online")
             case Disconnected(reason=reason, retry_seconds=seconds):
                 self._screen.notice(f"disconnected: {reason}; trying again in {seconds:.0f} s")
+            case CaughtUp(recovered=recovered):
+                if not recovered:
+                    self._fail("messages were missed, for they were not read fast enough", refused=False)
             case Reconnected(room_id=room_id, recovered=recovered):
                 self._screen.notice(f"connected again{_place(room_id)}")
                 if recovered is False:

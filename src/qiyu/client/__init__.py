@@ -28,13 +28,14 @@ from qiyu.client.errors import (
     NotInRoom,
     RequestRefused,
 )
-from qiyu.client.messages import Disconnected, Error, EventName, Item, Message, Reconnected, RoomEvent
+from qiyu.client.messages import CaughtUp, Disconnected, Error, EventName, Item, Message, Reconnected, RoomEvent
 from qiyu.client.options import Options
 from qiyu.protocol.bodies import RoomAnswer
 
 __all__ = [
     "Access",
     "Api",
+    "CaughtUp",
     "Client",
     "ClientError",
     "ConnectFailed",

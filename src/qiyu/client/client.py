@@ -17,8 +17,8 @@ from qiyu.protocol.packet import APP_ID, MAX_LIKES, BizCode
 class Client:
     """A user's session, as `connect` gives it. One task iterates over it; any task may call it.
 
-    The iteration yields `Message`, `RoomEvent`, `Error`, `Disconnected` and `Reconnected`. It ends after `logout`, and
-    raises `Kicked` or `LoginRefused` when the server wants this user no more.
+    The iteration yields `Message`, `RoomEvent`, `Error`, `Disconnected`, `Reconnected` and `CaughtUp`. It ends after
+    `logout`, and raises `Kicked` or `LoginRefused` when the server wants this user no more.
     """
 
     def __init__(self, uplink: Uplink) -> None:
@@ -88,7 +88,7 @@ class Client:
         What was written there after the last message that came from this room, or that it had when it was first
         entered, or after `after_msg_id` (from an earlier run, say), comes as messages. The answer's `recovered` is
         False if some were left out, None if none of these is known.
-        To enter the room it is in brings what an `Error` 206 says was dropped.
+        To enter the room it is in brings what an `Error` 206 says was dropped, which else comes a moment later.
 
         Raises `RequestRefused`, `NotConnected`, `ConnectionLost` (in each case it stays in, or goes back to, the room
         it was in), and `Kicked` or `LoginRefused`.

@@ -7,6 +7,7 @@ leaves half a packet on the wire; and each time it runs it takes all that gather
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -61,14 +62,15 @@ class Connection:
         state = f"ended: {self.error}" if self.error else "logged in" if self._logged_in.is_set() else "logging in"
         return f"<Connection {state} unsent={self._queued - self._written} requests={len(self._requests)}>"
 
-    async def run(self, establish: Callable[[Connection], Awaitable[None]]) -> ClientError:
-        """Serve the connection until it ends, and `establish` it meanwhile; returns why it ended."""
+    async def run(self, *tasks: Callable[[Connection], Awaitable[None]]) -> ClientError:
+        """Serve the connection until it ends, and do these meanwhile; returns why it ended."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for task in (self._read, self._write, self._beat):
-                        nursery.start_soon(self._until_error, task)
-                    nursery.start_soon(self._until_error, lambda: establish(self))
+                    for ours in (self._read, self._write, self._beat):
+                        nursery.start_soon(self._until_error, ours)
+                    for task in tasks:
+                        nursery.start_soon(self._until_error, partial(task, self))
         finally:
             # Whoever still waits for this connection must not wait for ever.
             self._end(ConnectionLost("the client left"))
@@ -100,6 +102,12 @@ class Connection:
             await self._logged_in.wait()
             return
         raise ConnectFailed(f"no answer to the login within {self._options.connect_seconds:g} s")
+
+    async def gap(self) -> None:
+        """Wait until the server has left out messages for want of reading; one that was filled does not count."""
+        while not self._membership.cursors.has_gap:
+            self._handlers.gap = trio.Event()
+            await self._handlers.gap.wait()
 
     async def enter(
         self, room_id: int | None, after_msg_id: str = "", on_answer: Callable[[RoomAnswer], None] | None = None

@@ -10,7 +10,7 @@ class Cursors:
     """How far each room was read: the newest msgId that it has sent or named, for the rooms that were used last.
 
     Named as `afterMsgId` when a room is entered, it brings what was written since. An ERROR 206 says that there is a
-    gap, so cursors stand still until the next answer to ROOM: the room's next entry then begins before the gap.
+    gap, so cursors stand still until the next answer to ROOM: the room's next entry begins before the gap.
     """
 
     def __init__(self, most: int) -> None:
@@ -21,6 +21,11 @@ class Cursors:
     def __repr__(self) -> str:
         return f"<Cursors rooms={len(self._newest)} frozen={self._frozen}>"
 
+    @property
+    def has_gap(self) -> bool:
+        """The server has left something out, and has not been asked for it."""
+        return self._frozen
+
     def of(self, room_id: int | None) -> str:
         """The newest msgId, or "" where none is known."""
         return self._newest.get(room_id, "") if room_id is not None else ""
@@ -30,8 +35,10 @@ class Cursors:
         if msg_id and not self._frozen:
             self._advance(room_id, msg_id)
 
-    def dropped(self) -> None:
-        """The server left messages out from here on."""
+    def dropped(self, room_id: int | None = None, last_msg_id: str = "") -> None:
+        """The server left messages of the room out from here on; the last that it sent was this, where it says so."""
+        if room_id is not None and last_msg_id:
+            self.arrived(room_id, last_msg_id)
         self._frozen = True
 
     def entered(self, room_id: int | None, after_msg_id: str, last_msg_id: str | None = None) -> None:

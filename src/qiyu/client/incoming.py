@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from trio.lowlevel import ParkingLot
 
-from qiyu.client.messages import Disconnected, Item, Message, Reconnected, StateChange
+from qiyu.client.messages import CaughtUp, Disconnected, Item, Message, Reconnected, StateChange
 
 
 class Incoming:
@@ -98,7 +98,7 @@ class Incoming:
 
         But that messages were missed stays true, however well the next connection does.
         """
-        if self._items and _is_outdated(self._items[-1]):
+        if self._items and not isinstance(item, CaughtUp) and _is_outdated(self._items[-1]):
             self._items.pop()
         if not self._items or self._items[-1] != item:
             self._items.append(item)

@@ -65,7 +65,8 @@ class RoomEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Error(msgspec.Struct, frozen=True):
     """The server refused what was sent without a receipt, or had to drop messages: `code` as in docs/protocol.md.
 
-    206 says that room messages are missing from here on: to enter the room again brings them, the newest at least.
+    206 says that room messages are missing from here on, for they were not read fast enough. They are asked for, and
+    come by themselves; `CaughtUp` says whether all of them do.
     """
 
     code: int
@@ -91,7 +92,14 @@ class Reconnected(msgspec.Struct, frozen=True):
     recovered: bool | None = None
 
 
-StateChange: TypeAlias = Disconnected | Reconnected
+class CaughtUp(msgspec.Struct, frozen=True):
+    """What the server left out (`Error` 206) comes next; `recovered` is False if only the history has some of it."""
+
+    room_id: int
+    recovered: bool
+
+
+StateChange: TypeAlias = Disconnected | Reconnected | CaughtUp
 Item: TypeAlias = Message | RoomEvent | Error | StateChange
 
 

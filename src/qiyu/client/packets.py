@@ -29,10 +29,11 @@ class LoggedOut(ClientError):
 
 
 class PacketHandlers:
-    """One connection's packets, by code. `logged_in` is set by the answer to the login."""
+    """One connection's packets, by code. `logged_in` is set by the answer to the login, `gap` by an ERROR 206."""
 
     def __init__(self, incoming: Incoming, outgoing: Outgoing, membership: Membership, requests: RoomRequests) -> None:
         self.logged_in = trio.Event()
+        self.gap = trio.Event()
         self._incoming = incoming
         self._outgoing = outgoing
         self._membership = membership
@@ -99,7 +100,8 @@ class PacketHandlers:
                 raise ConnectFailed(error.reason)
             raise LoginRefused(error.reason, error.code)
         if error.code == ErrorCode.DROPPED:
-            self._membership.cursors.dropped()
+            self._membership.cursors.dropped(self._membership.room_id, error.last_msg_id)
+            self.gap.set()
         if packet.client_msg_id:
             self._outgoing.refused(packet.client_msg_id, error)
         elif not self._requests.refused(error):

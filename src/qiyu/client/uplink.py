@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -23,7 +23,7 @@ from qiyu.client.errors import (
     RequestRefused,
 )
 from qiyu.client.incoming import Incoming
-from qiyu.client.messages import Disconnected, Error, Reconnected, packet_of
+from qiyu.client.messages import CaughtUp, Disconnected, Error, Reconnected, packet_of
 from qiyu.client.options import Options
 from qiyu.client.outgoing import Outgoing
 from qiyu.client.packets import LoggedOut
@@ -50,7 +50,7 @@ class Uplink:
         self._work = ParkingLot()
         self.incoming = Incoming(options.queue_items, options.remembered_messages, self._work)
         self._find_access = find_access
-        self._backoff = Backoff(options.retry_base_seconds, options.retry_cap_seconds, options.jitter)
+        self._backoff = self._new_backoff()
         self._turn = trio.StrictFIFOLock()
         self._connection: Connection | None = None
         self._connected_at = float("inf")
@@ -66,6 +66,9 @@ class Uplink:
     def __repr__(self) -> str:
         state = "ended" if self._ended else "connected" if self._connection else "connecting"
         return f"<Uplink user={self.user_id} {state} {self._backoff!r} {self.incoming!r} {self.outgoing!r}>"
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self.options.retry_base_seconds, self.options.retry_cap_seconds, self.options.jitter)
 
     async def run(self, room_id: int | None) -> None:
         """Connect, and connect again, until it is over."""
@@ -174,7 +177,7 @@ class Uplink:
                     transport, self.incoming, self.outgoing, self.membership, self._work, self.options
                 )
                 try:
-                    error = await connection.run(self._establish)
+                    error = await connection.run(self._establish, self._fill_gaps)
                 finally:
                     self._connection = None
         except ClientError as exc:
@@ -192,6 +195,36 @@ class Uplink:
         self._connection = connection
         self._changed.unpark_all()
         await self.outgoing.recover(connection.put)
+
+    async def _fill_gaps(self, connection: Connection) -> None:
+        """Ask for what the server left out for a client that read too slowly; after a pause, for it may go on to."""
+        backoff = self._new_backoff()
+        while True:
+            await connection.gap()
+            await trio.sleep(backoff.next_seconds())
+            with suppress(NotConnected):  # others have had their turn for long: once more
+                async with self.turn():
+                    if await self._fill_gap(connection):
+                        backoff.reset()
+
+    async def _fill_gap(self, connection: Connection) -> bool:
+        room_id = self.membership.room_id
+        if room_id is None:  # it was left since
+            self.membership.cursors.entered(None, "")
+            return True
+        if not self.membership.cursors.has_gap:  # somebody has entered it anew
+            return True
+        try:
+            await connection.enter(room_id, on_answer=lambda answer: self._tell_caught_up(room_id, answer))
+        except RequestRefused as exc:
+            if exc.code == ErrorCode.UNAVAILABLE:
+                return False
+            self.membership.room_id = None
+            await self.incoming.put(Error(exc.code, exc.reason))
+        return True
+
+    def _tell_caught_up(self, room_id: int, answer: RoomAnswer) -> None:
+        self.incoming.put_state(CaughtUp(room_id, answer.recovered is True))
 
     async def _go_to_room(self, connection: Connection, room_id: int) -> bool:
         try:

@@ -153,7 +153,7 @@ class ErrorData(msgspec.Struct, rename="camel", omit_defaults=True):
     code: int
     reason: str
     last_msg_id: str = ""
-    """Of 206: the last room message before those that were dropped; "" where none is known."""
+    """With 206: the last room message before the gap, after which to come back; "" where none is known."""
 
 
 encode_json = msgspec.json.Encoder().encode

@@ -623,7 +623,7 @@ export class QiyuClient {
       this.#roomRequests = this.#roomRequests.filter((each) => each !== request);
       if (request.entry !== null && request.entry === this.#room) this.#roomRefused(request.entry, code, reason);
     } else if (code === 206) {
-      this.#room?.gap();
+      this.#room?.gap(String(error.lastMsgId ?? ""));
       if (this.#room) this.#requestRoomLater(); // once there is less to read
     } else {
       if (PASSING.has(code)) this.#pause();
@@ -806,8 +806,11 @@ class Entry {
     if (compareMsgIds(msgId, this.#position) > 0) this.#position = msgId;
   }
 
-  gap() {
-    this.#gapAfter ??= this.#position;
+  /** @param {string} lastMsgId The last message before it, where the server says so. */
+  gap(lastMsgId) {
+    if (this.#gapAfter !== null) return;
+    if (lastMsgId) this.saw(lastMsgId);
+    this.#gapAfter = this.#position;
   }
 
   /** How far it was seen says nothing any more: the history is to be loaded. */
