@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
+FUZZ_MINUTES ?= 10
 CRASH_SECONDS ?= 180
 ABUSE_OPTIONS ?=
 SIMULATE_SEEDS ?= 1000
@@ -15,7 +16,7 @@ INSTALLED_FROM := pyproject.toml hatch_build.py src/qiyu/protocol/_accelerator.c
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check fuzz sanitize crash abuse simulate bench bench-quick screenshots clean
+.PHONY: help serve demo test check fuzz fuzz-coverage sanitize crash abuse simulate bench bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ check: $(VENV)/.development ## Format, lint, types and the floor plan
 
 fuzz: $(VENV)/.development ## Run the property tests long (FUZZ_EXAMPLES=20000 examples each)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m property --hypothesis-profile=fuzz
+
+fuzz-coverage: $(VENV)/.fuzzing ## Fuzz the parsers with coverage (FUZZ_MINUTES=10 for all of them together), from tests/corpus on
+	cd tests && ../$(BIN)/python -m fuzzing --minutes $(FUZZ_MINUTES)
 
 sanitize: $(VENV)/.development ## Run the tests of the accelerator with the sanitizers of a C compiler (FUZZ_EXAMPLES=20000)
 	cd tests && FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) ../$(BIN)/python -m sanitized
@@ -78,6 +82,10 @@ $(VENV)/.runtime: $(INSTALLED_FROM) | $(VENV)/.created
 $(VENV)/.development: $(INSTALLED_FROM) | $(VENV)/.created
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.fuzzing: pyproject.toml | $(VENV)/.development
+	$(PIP) install --editable '.[fuzz]'
+	@touch $@
 
 tests/browser/node_modules/.installed: tests/browser/package-lock.json
 	npm --prefix tests/browser ci --silent --no-audit --no-fund

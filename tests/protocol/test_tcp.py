@@ -146,21 +146,26 @@ def test_a_length_is_judged_from_the_header_alone(length: int) -> None:
 
 
 @pytest.mark.parametrize("glued", [True, False])
-@pytest.mark.parametrize("start", [b"G", b"\x00", b"\xff", b"HT", b"\x48\xf0", b"\x49\xf1"])
+@pytest.mark.parametrize("start", [b"GE", b"\x00\x00", b"\xff\xff", b"HT", b"\x48\xf0", b"\x49\xf1"])
 def test_another_protocol_is_seen_at_its_second_byte(start: bytes, glued: bool) -> None:
     wire = TcpWire(LIMIT)
     for piece in [start] if glued else [bytes([byte]) for byte in start]:
         assert wire.receive_data(piece) == []
     assert wire.error is not None
-    assert "expected 18673" in wire.error.reason
+    assert wire.error.reason == f"magic {int.from_bytes(start, signed=True)}: expected 18673"
     assert wire.error.ws_close is WsClose.PROTOCOL_ERROR
 
 
 def test_the_first_byte_of_the_magic_is_no_fault_yet() -> None:
-    wire = TcpWire(LIMIT)
-    assert wire.receive_data(b"\x48") == []
-    assert wire.error is None
+    """What is told is the whole of it."""
+    wire, another = TcpWire(LIMIT), TcpWire(LIMIT)
+    for each, first in ((wire, b"\x48"), (another, b"G")):
+        assert each.receive_data(first) == []
+        assert each.error is None
     assert plain(wire.receive_data(frame(1004, b"{}")[1:])) == [(1004, b"{}")]
+    assert another.receive_data(b"E") == []
+    assert another.error is not None
+    assert another.error.reason == "magic 18245: expected 18673"
 
 
 def test_packets_before_a_fault_come_first() -> None:

@@ -121,10 +121,10 @@ class TcpWire:
         self._missing = missing
 
     def _keep_header(self, data: Buffer, start: int, size: int) -> None:
-        # Whoever speaks another protocol is told at its first bytes, not after the login deadline.
+        # Whoever speaks another protocol is told at its first two bytes, not after the login deadline.
         first = bytes(data[start : start + len(MAGIC_BYTES)])
-        if not MAGIC_BYTES.startswith(first):
-            self.error = self._header_fault(int.from_bytes(first.ljust(2, b"\0"), "big", signed=True), 0)
+        if len(first) == len(MAGIC_BYTES) and first != MAGIC_BYTES:
+            self.error = self._header_fault(int.from_bytes(first, "big", signed=True), 0)
             return
         known = size - start
         self._keep(data, start, (HEADER.size if known >= len(MAGIC_BYTES) else len(MAGIC_BYTES)) - known)
