@@ -40,6 +40,7 @@ class Process:
         ports = {f"QIYU_{name}__PORT": "0" for name in ("TCP", "WS", "HTTP", "RTMP")}  # RTMP none
         settings = {"DATA__DIR": str(folder / "data"), "AUTH__SECRET": SECRET, "DATABASE__URL": url}
         settings |= {"LIVING__REQUIRE_OPEN_ROOM": "false", "SESSION__HEARTBEAT_SECONDS": "600"}
+        settings |= {f"LIMITS__{name}_PER_SECOND": "0" for name in ("MESSAGES", "PACKETS", "LOGINS")}
         environ = os.environ | ports | {f"QIYU_{name}": value for name, value in settings.items()}
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(

@@ -525,6 +525,32 @@ describe("options", () => {
   });
 });
 
+describe("a page", () => {
+  it("that is left acknowledges at once what it has", async () => {
+    const saved = [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener];
+    const page = new EventTarget();
+    globalThis.document = Object.assign(new EventTarget(), {hidden: false});
+    globalThis.addEventListener = page.addEventListener.bind(page);
+    globalThis.removeEventListener = page.removeEventListener.bind(page);
+    try {
+      await online();
+      for (const [msgId, leave] of [
+        ["1", () => page.dispatchEvent(new Event("pagehide"))],
+        ["2", () => document.dispatchEvent(new Event("visibilitychange"))],
+      ]) {
+        client.ack(msgId);
+        assert.equal(FakeSocket.last.of(Code.ACK).some((ack) => ack.msgId === msgId), false);
+        document.hidden = msgId === "2";
+        leave();
+        assert.equal(FakeSocket.last.of(Code.ACK).some((ack) => ack.msgId === msgId), true);
+      }
+      client.stop();
+    } finally {
+      [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener] = saved;
+    }
+  });
+});
+
 describe("a device", () => {
   it("that wakes up or finds its network looks after the connection at once", async () => {
     const saved = [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener];

@@ -508,8 +508,9 @@ export class QiyuClient {
   #watchDevice() {
     const target = globalThis;
     if (typeof target.addEventListener !== "function" || !target.document) return () => {};
+    const leaving = () => this.#sendAcks(); // a page that is left, or loaded anew, has no time for gathering
     const visible = () => {
-      if (target.document.hidden) return;
+      if (target.document.hidden) return leaving();
       this.#connection?.probe();
       this.retryNow();
     };
@@ -523,11 +524,13 @@ export class QiyuClient {
     };
     target.document.addEventListener("visibilitychange", visible);
     target.addEventListener("pageshow", visible);
+    target.addEventListener("pagehide", leaving);
     target.addEventListener("online", online);
     target.addEventListener("offline", offline);
     return () => {
       target.document.removeEventListener("visibilitychange", visible);
       target.removeEventListener("pageshow", visible);
+      target.removeEventListener("pagehide", leaving);
       target.removeEventListener("online", online);
       target.removeEventListener("offline", offline);
     };
