@@ -60,7 +60,7 @@ def leave(peer: Client, way: str, before: bytes) -> None:
     if way == "LOGOUT":
         peer.write(before + peer.packet(LOGOUT) + whisper(peer, "too late"))
     elif way == "garbage":
-        peer.write(before + (peer.masked(0x3, b"") if isinstance(peer, WsClient) else b"\0"))
+        peer.write(before + (peer.masked(0x3, b"") if isinstance(peer, WsClient) else b"\0\0"))
     elif way == "close frame":
         assert isinstance(peer, WsClient)
         peer.write(before + peer.masked(CLOSE, struct.pack(">H", 1000)) + whisper(peer, "too late"))
