@@ -8,6 +8,7 @@ FUZZ_EXAMPLES ?= 20000
 FUZZ_MINUTES ?= 10
 CRASH_SECONDS ?= 180
 ABUSE_OPTIONS ?=
+CRASH_INSTANCES ?= 1
 SIMULATE_SEEDS ?= 1000
 BENCH_OPTIONS ?=
 # What an installation is made of; the accelerator in C is left out where there is no compiler.
@@ -16,7 +17,7 @@ INSTALLED_FROM := pyproject.toml hatch_build.py src/qiyu/protocol/_accelerator.c
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check fuzz fuzz-coverage sanitize crash abuse simulate bench bench-quick screenshots clean
+.PHONY: help serve demo cluster test check fuzz fuzz-coverage sanitize crash abuse simulate bench bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ serve: $(VENV)/.runtime ## Set up and run the server, on this machine only, with
 
 demo: $(VENV)/.runtime ## Run a server with rooms, an anchor and people who talk, to look at in a browser
 	$(BIN)/python -m demo
+
+cluster: $(VENV)/.development ## Run Redis, two instances and nginx in front of them, on this machine
+	$(BIN)/python -m demo.cluster
 
 test: $(VENV)/.development $(BROWSER_TOOLS) ## Set up and run the tests; those in a browser where there is a chromium
 	$(BIN)/pytest
@@ -46,7 +50,8 @@ sanitize: $(VENV)/.development ## Run the tests of the accelerator with the sani
 	cd tests && FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) ../$(BIN)/python -m sanitized
 
 crash: $(VENV)/.development ## Kill the server under load, again and again (CRASH_SECONDS=180 at least), and see what is lost
-	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS)
+	cd tests && ../$(BIN)/python -m crash --seconds $(CRASH_SECONDS) --instances $(CRASH_INSTANCES) \
+		$(if $(filter-out 1,$(CRASH_INSTANCES)),--database postgresql)
 
 abuse: $(VENV)/.development ## Attack a server, and see what others notice of it (ABUSE_OPTIONS=--help)
 	cd tests && ../$(BIN)/python -m abuse $(ABUSE_OPTIONS)

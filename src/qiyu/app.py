@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
@@ -22,13 +23,17 @@ from qiyu.config import Settings, hosts_of
 from qiyu.drivers.clock import read_clock
 from qiyu.drivers.event_source import best_source
 from qiyu.drivers.handshakes import HandshakeRules
+from qiyu.drivers.homes import HomesDriver
 from qiyu.drivers.http import HttpFront, HttpRules
 from qiyu.drivers.http_connection import HttpTimes
-from qiyu.drivers.listener import Listener, bind, capacity
+from qiyu.drivers.links import LinkDriver
+from qiyu.drivers.listener import Listener, address_of, bind, capacity
+from qiyu.drivers.membership import AnchorsElsewhere
 from qiyu.drivers.message_pruner import MessagePruner
 from qiyu.drivers.message_reader import MessageReader
 from qiyu.drivers.message_writer import MessageWriter
 from qiyu.drivers.poller import Poller
+from qiyu.drivers.presence import PresenceAsker
 from qiyu.drivers.readiness import Readiness
 from qiyu.drivers.tls import Certificate
 from qiyu.errors import StartupError
@@ -44,7 +49,9 @@ from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
 from qiyu.metrics import Gauge, Metrics
-from qiyu.model import Network
+from qiyu.model import InstanceId, Instant, Network
+from qiyu.presence.presence import Lease
+from qiyu.presence.redis import RedisPresence
 from qiyu.protocol import accelerator
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.rtmp import RtmpLimits
@@ -57,20 +64,25 @@ from qiyu.routing.router import Router
 from qiyu.services.acks import Acks
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
-from qiyu.services.deferral import Deferral
+from qiyu.services.cluster import Cluster
+from qiyu.services.deferral import Deferral, RememberingDeferral
 from qiyu.services.delivery import Delivery
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
+from qiyu.services.leases import LeaseKeeper, LeaseRules
 from qiyu.services.limits import Limits, Rates
+from qiyu.services.links import Links
 from qiyu.services.message_queue import MessageQueue
 from qiyu.services.node import Node
 from qiyu.services.origins import Origins
+from qiyu.services.presence_queue import PresenceQueue
 from qiyu.services.pressure import Pressure
 from qiyu.services.publishers import Publishers
 from qiyu.services.redelivery import Redelivery, RetryRules
 from qiyu.services.refusals import Refusals
 from qiyu.services.replay import Replays
 from qiyu.services.rings import Rings
+from qiyu.services.rooms_here import RoomsHere
 from qiyu.services.sessions import SessionRules, Sessions
 from qiyu.services.settlement import Settlement
 from qiyu.services.sign_outs import EndedSessions, SignOuts
@@ -93,6 +105,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Several:
+    """What is done for an instance among others, each of them a task."""
+
+    cluster: Cluster
+    asker: PresenceAsker
+    links: LinkDriver
+    homes: HomesDriver
+    anchors: AnchorsElsewhere
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """One instance with its sockets, which are bound already: whoever connects waits until the app runs."""
 
@@ -107,11 +130,14 @@ class App:
     accounts: Accounts
     web: QuartTrio
     sockets: dict[str, list[socket.socket]]
-    """By `tcp`, `ws`, `http`; `rtmp` where pictures come in, and `admin` where that has a port."""
+    """By `tcp`, `ws`, `http`; `rtmp` where pictures come in, `admin` where that has a port, and `cluster` among several
+    instances."""
     listeners: dict[str, list[Listener]]
-    """By the name of their sockets; `http` and `admin` have none."""
+    """By the name of their sockets; `http`, `admin` and `cluster` have none."""
     certificate: Certificate | None
     """None where no listener speaks TLS."""
+    several: Several | None
+    """None for an instance that is alone."""
     anchor_away_seconds: float
     http: HttpFront
     admin: HttpFront | None
@@ -130,13 +156,13 @@ def build_app(
     node: Node,
     database: Database,
     living_rooms: LivingRooms,
+    moderation: Moderation,
     sockets: dict[str, list[socket.socket]],
     trusted: TrustedClock,
     certificate: Certificate | None = None,
 ) -> App:
     """Everything around the core; `sockets` are those of `bind_all`."""
     dispatcher = Dispatcher(node)
-    moderation = Moderation(database, node.restrictions)
     poller = Poller(dispatcher, best_source(), read_clock)
     poller.handshakes.rules = handshake_rules(settings)
     reader = MessageReader(dispatcher, poller, database, _history_ms(settings), read_clock)
@@ -173,6 +199,7 @@ def build_app(
         sockets=sockets,
         listeners=_listeners(settings, sockets, poller, node, certificate),
         certificate=certificate,
+        several=_several(settings, node, database, living_rooms, dispatcher, poller, sockets),
         anchor_away_seconds=settings.living.anchor_away_seconds,
         admin=_admin(settings, web, node.metrics),
         http=HttpFront(web, http_rules(settings), node.metrics, context_for(certificate, "http")),
@@ -184,8 +211,65 @@ def build_app(
     )
 
 
-def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instance_number: int = 0) -> Node:
-    """Everything that does not wait. All msgIds will be of this instance, and above `largest_msg_id`."""
+def _several(
+    settings: Settings,
+    node: Node,
+    database: Database,
+    living_rooms: LivingRooms,
+    dispatcher: Dispatcher,
+    poller: Poller,
+    sockets: dict[str, list[socket.socket]],
+) -> Several | None:
+    cluster = node.cluster
+    if cluster is None:
+        return None
+    lease = _lease(settings, cluster.me, sockets)
+    cluster.lease = lambda: lease
+    living_rooms.tell_closed = cluster.told_closed
+    presence = RedisPresence(settings.redis.url.get_secret_value())
+    return Several(
+        cluster,
+        PresenceAsker(cluster, presence),
+        LinkDriver(cluster, settings.cluster.secret.get_secret_value(), read_clock),
+        HomesDriver(cluster, database, dispatcher, poller),
+        AnchorsElsewhere(cluster, node.room_directory),
+    )
+
+
+def _lease(settings: Settings, me: InstanceId, sockets: dict[str, list[socket.socket]]) -> Lease:
+    """What other instances are told of this one."""
+    return Lease(
+        number=me.number,
+        incarnation=me.incarnation,
+        link_address=settings.cluster.public_address or address_of(sockets["cluster"][0]),
+        tcp_address=settings.tcp.public_address or _reachable(sockets["tcp"][0]),
+        tcp_port=sockets["tcp"][0].getsockname()[1],
+        ws_address="" if settings.ws.public_url else _reachable(sockets["ws"][0]),
+        ws_port=sockets["ws"][0].getsockname()[1],
+        ws_url=settings.ws.public_url,
+        version=version("qiyu"),
+    )
+
+
+def _reachable(sock: socket.socket) -> str:
+    """Where clients find it, if its address says so: not one of this machine alone, nor all that it has."""
+    address = ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
+    return "" if address.is_loopback or address.is_unspecified else address_of(sock)
+
+
+def build_node(
+    settings: Settings,
+    secret: str,
+    largest_msg_id: int = 0,
+    instance_number: int = 0,
+    *,
+    joined_as: InstanceId | None = None,
+    joined_at: Instant | None = None,
+) -> Node:
+    """Everything that does not wait. All msgIds will be of this instance, and above `largest_msg_id`.
+
+    `joined_as` is which of several instances it is, and `joined_at` since when; None for one that is alone.
+    """
     limits = settings.limits
     ack = settings.ack
     metrics = Metrics()
@@ -196,7 +280,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     router = Router(outboxes, in_flight, metrics)
     redelivery = Redelivery(router, in_flight, RetryRules(ack.retry_seconds, ack.attempts, ack.deliveries), metrics)
     rings = Rings(hub, settings.messages.recent_bytes)
-    deferral = Deferral()
+    deferral = Deferral() if joined_as is None else RememberingDeferral()
     delivery = Delivery(hub, router, redelivery, rings, deferral)
     queue = MessageQueue(Settlement(delivery, metrics), settings.messages.queue, metrics)
     queue.shares.proxies = http_proxies(settings)
@@ -222,18 +306,38 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
     )
     directory.is_on_air = streams.is_on_air
     directory.on_close += [streams.close_room, viewers.close_room]
+    chat = Chat(queue, rings, msg_ids, restrictions, limits.content_chars, metrics, checks)
+    entering = Entering(sessions, directory, restrictions, catch_up, metrics)
+    cluster = None
+    if joined_as is not None and joined_at is not None:
+        rooms = RoomsHere(hub, rings, delivery, queue, catch_up, sessions, msg_ids, metrics, joined_at)
+        cluster = Cluster(
+            joined_as,
+            joined_at,
+            metrics,
+            hub,
+            sessions,
+            replays,
+            chat,
+            directory,
+            rooms,
+            PresenceQueue(metrics),
+            LeaseKeeper(joined_as, _lease_rules(settings), joined_at.monotonic),
+            Links(joined_as, metrics),
+        )
+        cluster.take_part(entering, queue)
     return Node(
         hub=hub,
         in_flight=in_flight,
         outboxes=outboxes,
         sessions=sessions,
         departures=Departures(),
-        chat=Chat(queue, rings, msg_ids, restrictions, limits.content_chars, metrics, checks),
+        chat=chat,
         message_queue=queue,
         acks=Acks(in_flight, queue, replays, metrics),
         replays=replays,
         catch_up=catch_up,
-        entering=Entering(sessions, directory, restrictions, catch_up, metrics),
+        entering=entering,
         rings=rings,
         redelivery=redelivery,
         room_directory=directory,
@@ -251,6 +355,7 @@ def build_node(settings: Settings, secret: str, largest_msg_id: int = 0, instanc
         origins=Origins(settings.ws.allowed_origins),
         refusals=refusals,
         ws_path=settings.ws.path,
+        cluster=cluster,
     )
 
 
@@ -325,9 +430,11 @@ def _web_context(
             "outbox_bytes": Gauge("Bytes owed to all clients together.", lambda: node.outboxes.bytes),
             "pictures": Gauge("Rooms that are on air.", lambda: node.streams.pushes),
             "viewers": Gauge("Connections that watch a picture.", lambda: node.streams.viewers),
+            **_gauges(node.cluster),
         },
         clock=read_clock,
-        ping=Readiness(database, node.message_queue).check,
+        ping=Readiness(database, node.message_queue, node.cluster).check,
+        cluster=node.cluster,
         tcp_port=sockets["tcp"][0].getsockname()[1],
         ws_port=sockets["ws"][0].getsockname()[1],
         tcp_public_address=settings.tcp.public_address,
@@ -383,6 +490,33 @@ def _account_rules(settings: Settings) -> AccountRules:
     )
 
 
+def _gauges(cluster: Cluster | None) -> dict[str, Gauge]:
+    if cluster is None:
+        return {}
+    return {
+        "links": Gauge("Other instances that this one has a link with.", lambda: len(cluster.links)),
+        "homes": Gauge("Rooms that are at home here.", lambda: cluster.homes.here),
+        "pins_unwritten": Gauge(
+            "Users here whom other instances cannot find, for Redis does not answer.", lambda: cluster.pins.unwritten
+        ),
+        "kicks_unanswered": Gauge(
+            "Sessions on other instances that are to end, and may not have ended.", lambda: len(cluster.kicks)
+        ),
+        "forwards_unanswered": Gauge(
+            "Messages on their way to the homes of their rooms.", lambda: len(cluster.forwarding)
+        ),
+        "directs_unannounced": Gauge(
+            "Receivers elsewhere who are yet to be told of a direct message.", lambda: len(cluster.directs)
+        ),
+        "presence_requests_waiting": Gauge("Requests that Redis is yet to be asked.", lambda: len(cluster.presence)),
+    }
+
+
+def _lease_rules(settings: Settings) -> LeaseRules:
+    lease_seconds = settings.cluster.lease_seconds
+    return LeaseRules(lease_seconds, 0.3 * lease_seconds, min(1.0, lease_seconds))
+
+
 def _stream_rules(settings: Settings) -> StreamRules:
     video = settings.video
     return StreamRules(viewer_bytes=video.viewer_bytes, gop_bytes=video.gop_bytes, silent_seconds=video.silent_seconds)
@@ -418,6 +552,8 @@ def bind_all(settings: Settings) -> dict[str, list[socket.socket]]:
             sockets["rtmp"] = bind("rtmp", hosts_of(settings.rtmp.host), settings.rtmp.port)
         if settings.admin.port:
             sockets["admin"] = bind("admin", hosts_of(settings.admin.host), settings.admin.port)
+        if settings.redis.url.get_secret_value():
+            sockets["cluster"] = bind("cluster", hosts_of(settings.cluster.host), settings.cluster.port)
     except StartupError:
         for bound in sockets.values():
             for sock in bound:

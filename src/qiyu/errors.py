@@ -72,6 +72,10 @@ class DatabaseUnavailable(QiyuError):
     """The database cannot be reached, is locked, full or read-only: it may pass, and whoever called may try again."""
 
 
+class Draining(QiyuError):
+    """This instance is stopping: clients are to go to another one."""
+
+
 class Fenced(DatabaseUnavailable):
     """Another server has taken this one's place: it may write nothing more, and ends. The text says which."""
 

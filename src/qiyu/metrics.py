@@ -257,6 +257,20 @@ class Metrics:
     """Room messages sent to the home of their room on another instance, each time."""
     forwards_given_up: int = 0
     """Room messages sent to the home of their room and then refused, because that home was lost."""
+    links_opened: int = 0
+    """Connections to other instances, each time that one was made."""
+    links_overflowed: int = 0
+    """Connections to other instances that were broken off because too much waited to be sent."""
+    link_packets_sent: int = 0
+    """Packets sent to other instances."""
+    link_packets_received: int = 0
+    """Packets that came from other instances."""
+    instances_fenced: int = 0
+    """Other instances that this one has found dead, and kept from writing anything more."""
+    rooms_lost: int = 0
+    """How often the members of a room were sent away because its home could not be reached for too long."""
+    room_gaps: int = 0
+    """How often a room's members missed more, while its home moved, than they are sent again."""
     latency: LatencySample = field(init=False)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -112,12 +112,6 @@ RELOADED: Final[Mapping[str, Callable[[App, Settings], None]]] = {
     "log.level": _level,
 }
 """By the name of the setting, what makes it count."""
-
-
-async def reload_all(app: App, settings: Settings, reloads: AsyncIterator[Settings]) -> None:
-    """Apply each new version of the settings, until cancelled."""
-    async for new in reloads:
-        settings = apply(app, settings, new)
 
 
 def apply(app: App, old: Settings, new: Settings) -> Settings:

@@ -555,8 +555,34 @@ class TestSafeSecret:
         require_safe_secret(load(**environ, QIYU_AUTH__SECRET=SECRET))
 
     def test_it_is_needed_by_several_instances(self) -> None:
-        environ = {"QIYU_REDIS__URL": "redis://:hunter2@host"}
+        environ = {
+            "QIYU_REDIS__URL": "redis://:hunter2@host",
+            "QIYU_DATABASE__URL": "postgresql://me:hunter2@host/name",
+            "QIYU_CLUSTER__SECRET": "hunter2" + SECRET,
+        }
         with pytest.raises(ConfigError, match="several instances") as caught:
             require_safe_secret(load(**environ))
         assert "hunter2" not in str(caught.value)
         require_safe_secret(load(**environ, QIYU_AUTH__SECRET=SECRET))
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"QIYU_DATABASE__URL": ""}, "database.url is not that of a database server"),
+            ({"QIYU_DATABASE__URL": "sqlite:///hunter2"}, "database.url is not that of a database server"),
+            ({"QIYU_CLUSTER__SECRET": ""}, "cluster.secret is empty"),
+            ({"QIYU_CLUSTER__HOST": "0.0.0.0"}, "cluster.public_address is empty"),
+        ],
+    )
+    def test_several_instances_need_more_in_common(self, change: dict[str, str], expected: str) -> None:
+        environ = {
+            "QIYU_REDIS__URL": "redis://:hunter2@host",
+            "QIYU_DATABASE__URL": "postgresql://me:hunter2@host/name",
+            "QIYU_CLUSTER__SECRET": "hunter2" + SECRET,
+            "QIYU_AUTH__SECRET": SECRET,
+        }
+        require_safe_secret(load(**environ))
+        with pytest.raises(ConfigError, match=expected) as caught:
+            require_safe_secret(load(**environ | change))
+        assert "hunter2" not in str(caught.value)
+        require_safe_secret(load(**{name: value for name, value in (environ | change).items() if "REDIS" not in name}))

@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--no-faults", action="store_true", help="leave the database alone")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "mariadb"], default=default.database)
     parser.add_argument("--url", default="", help="of a database on the server where one is made for the run")
+    parser.add_argument("--instances", type=int, default=default.instances, help="several, with a Redis of their own")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--keep", action="store_true", help="keep history, log and data even where nothing was wrong")
     chosen = parser.parse_args()
@@ -43,6 +44,7 @@ def main() -> int:
         database=chosen.database,
         url=chosen.url,
         seed=chosen.seed,
+        instances=chosen.instances,
     )
     with tempfile.TemporaryDirectory(prefix="qiyu-crash-") as name:
         folder = Path(name)

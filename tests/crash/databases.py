@@ -16,11 +16,11 @@ import trio
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from crash.server import ServerProcess
+from crash.server import Server
 from qiyu.storage.database import database_url
 from qiyu.storage.urls import SQLITE_FILE
 
-Fault: TypeAlias = Callable[[ServerProcess, float], Awaitable[None]]
+Fault: TypeAlias = Callable[[Server, float], Awaitable[None]]
 """Makes the database fail for so many seconds."""
 
 SERVERS: Final = {
@@ -41,7 +41,7 @@ class Sqlite:
     async def drop(self) -> None:
         """Its folder goes as a whole."""
 
-    async def _locked(self, server: ServerProcess, seconds: float) -> None:
+    async def _locked(self, server: Server, seconds: float) -> None:
         """Another process is writing."""
         locker = await trio.to_thread.run_sync(partial(_begin_immediate, server.folder / "data" / SQLITE_FILE))
         if locker is not None:
@@ -50,7 +50,7 @@ class Sqlite:
             finally:
                 locker.close()
 
-    async def _full(self, server: ServerProcess, seconds: float) -> None:
+    async def _full(self, server: Server, seconds: float) -> None:
         """No file of the server may grow."""
         folder = server.folder / "data"
         sizes = [path.stat().st_size for path in folder.glob(f"{SQLITE_FILE}-wal")]
@@ -98,7 +98,7 @@ class Postgresql(_OnServer):
     async def drop(self) -> None:
         await self._execute(f"DROP DATABASE {self._name} WITH (FORCE)")
 
-    async def _terminated(self, server: ServerProcess, seconds: float) -> None:
+    async def _terminated(self, server: Server, seconds: float) -> None:
         """Every connection is cut, and each new one."""
         until = trio.current_time() + seconds
         while trio.current_time() < until:
@@ -107,7 +107,7 @@ class Postgresql(_OnServer):
             )
             await trio.sleep(0.1)
 
-    async def _locked(self, server: ServerProcess, seconds: float) -> None:
+    async def _locked(self, server: Server, seconds: float) -> None:
         lock = "LOCK TABLE t_im_message IN ACCESS EXCLUSIVE MODE"
         await self._execute("BEGIN", lock, on=self.url, hold=seconds)
 
@@ -120,7 +120,7 @@ class Mariadb(_OnServer):
     async def drop(self) -> None:
         await self._execute(f"DROP DATABASE {self._name}")
 
-    async def _terminated(self, server: ServerProcess, seconds: float) -> None:
+    async def _terminated(self, server: Server, seconds: float) -> None:
         until = trio.current_time() + seconds
         while trio.current_time() < until:
             where = f"FROM information_schema.processlist WHERE db = '{self._name}'"
@@ -132,7 +132,7 @@ class Mariadb(_OnServer):
                     continue
             await trio.sleep(0.1)
 
-    async def _locked(self, server: ServerProcess, seconds: float) -> None:
+    async def _locked(self, server: Server, seconds: float) -> None:
         await self._execute("LOCK TABLES t_im_message WRITE", on=self.url, hold=seconds)
 
 

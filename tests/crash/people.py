@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from crash.server import ServerProcess
+from crash.server import Server
 from history.record import History, Room, Target, User
 from raw_clients import (
     ACK,
@@ -73,6 +73,8 @@ class Manners:
     pause: float
     users: tuple[int, ...]
     rooms: tuple[int, ...]
+    enter_at_login: bool = True
+    """Among several instances a room is entered when its home has answered, which a login does not say."""
 
 
 class Person:
@@ -81,7 +83,7 @@ class Person:
     def __init__(
         self,
         user: int,
-        server: ServerProcess,
+        server: Server,
         history: History,
         manners: Manners,
         seed: str,
@@ -220,7 +222,7 @@ class Person:
         """A new connection, logged in. Raises one of `LOST` when it is lost; left, it is closed, unless it lingers."""
         self._count += 1
         name = f"{self.user}#{self._count}"
-        room = self.room if self._random.random() < 0.3 else None
+        room = self.room if self._random.random() < 0.3 and self._manners.enter_at_login else None
         self._history.connected(trio.current_time(), connection=name, user=self.user)
         try:
             with trio.fail_after(CONNECT_SECONDS):

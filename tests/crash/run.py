@@ -14,7 +14,7 @@ import trio
 
 from crash.databases import Database, create
 from crash.people import LOST, Connection, Manners, Person
-from crash.server import ServerProcess, StartFailed
+from crash.server import Server, ServerProcess, StartFailed
 from history.judge import Fault, judge
 from history.record import History
 
@@ -45,6 +45,7 @@ class Options:
     database: str = "sqlite"
     url: str = ""
     seed: int = 0
+    instances: int = 1
 
 
 @dataclass
@@ -88,16 +89,20 @@ class Run:
     def __init__(self, options: Options, database: Database, folder: Path, say: Callable[[str], None]) -> None:
         self._options = options
         self._database = database
-        self._server = ServerProcess(folder, database.url)
+        self._server: Server = self._make_server(folder)
         self._say = say
         self._random = random.Random(f"{options.seed} kills")
         self._is_up = False
         self.result = Result(History())
 
+    def _make_server(self, folder: Path) -> Server:
+        return ServerProcess(folder, self._database.url)
+
     async def run(self) -> Result:
         options, result = self._options, self.result
         users = tuple(range(FIRST_USER, FIRST_USER + options.clients))
-        manners = Manners(options.pause, users, tuple(range(1, options.rooms + 1)))
+        rooms = tuple(range(1, options.rooms + 1))
+        manners = Manners(options.pause, users, rooms, enter_at_login=options.instances == 1)
         async with trio.open_nursery() as background:
             try:
                 await self._start(background)
@@ -127,7 +132,9 @@ class Run:
             background.cancel_scope.cancel()
         result.complaints += [f"the server wrote: {line}" for line in self._server.complaints()[:20]]
         self._say("judging")
-        result.faults = judge(result.history, retry_seconds=RETRY_SECONDS, drained=not settling.cancelled_caught)
+        several = options.instances > 1
+        drained = not settling.cancelled_caught
+        result.faults = judge(result.history, retry_seconds=RETRY_SECONDS, drained=drained, several=several)
         return result
 
     # The server, and what happens to it
@@ -253,7 +260,11 @@ async def crash(options: Options, say: Callable[[str], None], folder: Path | Non
             return await crash(options, say, Path(name))
     database = await create(options.database, options.url)
     try:
-        return await Run(options, database, folder, say).run()
+        if options.instances == 1:
+            return await Run(options, database, folder, say).run()
+        from crash.several import SeveralRun  # which is made of what stands here
+
+        return await SeveralRun(options, database, folder, say).run()
     finally:
         with trio.CancelScope(shield=True):
             await database.drop()

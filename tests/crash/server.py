@@ -11,7 +11,7 @@ import time
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -31,6 +31,26 @@ class StartFailed(Exception):
     """The process ended, or did not say that it listens."""
 
 
+class Server(Protocol):
+    """What clients and the run need of it, be it one process or several."""
+
+    folder: Path
+
+    @property
+    def tcp(self) -> str: ...
+    @property
+    def ws(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def has_ended(self) -> bool: ...
+    def token(self, user: int) -> str: ...
+    async def start(self, nursery: trio.Nursery) -> None: ...
+    def kill(self) -> None: ...
+    async def stop(self) -> int: ...
+    def complaints(self) -> list[str]: ...
+
+
 class ServerProcess:
     """`qiyu serve` with its data in `folder`; what it writes is kept in server.log there."""
 
@@ -43,9 +63,10 @@ class ServerProcess:
     ) -> None:
         """`more` are settings, without their `QIYU_`; `checkout` has the server that runs, if that is not this one."""
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "server.log"
         ports = _free_ports(3)
-        self.tcp, self.ws, self.http = (f"127.0.0.1:{port}" for port in ports)
+        self._tcp, self._ws, self.http = (f"127.0.0.1:{port}" for port in ports)
         names = ("TCP", "WS", "HTTP")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("QIYU_")} | {
             **{f"QIYU_{name}__PORT": str(port) for name, port in zip(names, ports, strict=True)},
@@ -61,6 +82,14 @@ class ServerProcess:
         self._tokens = Tokens(SECRET, 300)
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: trio.CancelScope | None = None
+
+    @property
+    def tcp(self) -> str:
+        return self._tcp
+
+    @property
+    def ws(self) -> str:
+        return self._ws
 
     def token(self, user: int) -> str:
         """A token that is good for five minutes."""

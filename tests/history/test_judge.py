@@ -100,6 +100,64 @@ def script() -> Script:
     return script
 
 
+def several(script: Script) -> tuple[list[Kind], list[Kind]]:
+    """The verdict on one, and on several."""
+    return (
+        [fault.kind for fault in judge(script.history)],
+        [fault.kind for fault in judge(script.history, several=True)],
+    )
+
+
+def test_what_had_no_receipt_may_be_lost_to_members_elsewhere(script: Script) -> None:
+    script.log_in("c", CLEO)
+    script.enter("c", CLEO)
+    script.send("a", ANNA, "one", Room(ROOM), asks=False)
+    script.get("b", BO, 1, "one")
+    script.accepted("a", ANNA, "two", Room(ROOM), 2)
+    script.get("b", BO, 2, "two")
+    script.get("c", CLEO, 2, "two")
+    assert several(script) == ([Kind.HOLE], [])
+
+
+def test_what_has_one_may_not(script: Script) -> None:
+    script.log_in("c", CLEO)
+    script.enter("c", CLEO)
+    script.accepted("a", ANNA, "one", Room(ROOM), 1)
+    script.get("b", BO, 1, "one")
+    script.accepted("a", ANNA, "two", Room(ROOM), 2)
+    script.get("b", BO, 2, "two")
+    script.get("c", CLEO, 2, "two")
+    assert several(script) == ([Kind.HOLE], [Kind.HOLE])
+
+
+def test_an_ack_that_another_instance_took_may_come_too_late(script: Script) -> None:
+    script.accepted("a", ANNA, "one", User(BO), 1)
+    script.get("b", BO, 1, "one")
+    script.history.acknowledged(script.now, connection="b", user=BO, msg_id=number(1), confirmed=True)
+    script.log_in("b2", BO)
+    script.get("b2", BO, 1, "one")
+    assert several(script) == ([Kind.ACKNOWLEDGED_AGAIN], [])
+
+
+def test_what_was_sent_again_elsewhere_may_overtake(script: Script) -> None:
+    script.send("a", ANNA, "one", User(BO), asks=False)
+    script.send("a", ANNA, "two", User(BO))
+    script.history.disconnected(script.now, connection="a")
+    script.log_in("a2", ANNA)
+    script.accepted("a2", ANNA, "two", User(BO), 1)
+    script.get("b", BO, 1, "two")
+    script.get("b", BO, 2, "one")
+    assert several(script) == ([Kind.OUT_OF_ORDER], [])
+
+
+def test_what_was_sent_once_may_not(script: Script) -> None:
+    script.send("a", ANNA, "one", User(BO), asks=False)
+    script.accepted("a", ANNA, "two", User(BO), 2)
+    script.get("b", BO, 2, "two")
+    script.get("b", BO, 1, "one")
+    assert several(script) == ([Kind.OUT_OF_ORDER], [Kind.OUT_OF_ORDER])
+
+
 def test_a_day_without_faults(script: Script) -> None:
     """All that is allowed: doubles, resends, refusals, a kill, a drop, catch-up."""
     history = script.history

@@ -103,6 +103,7 @@ class TestHandshake:
         caller, called = pair(b"another secret")
         said = converse(caller, called)
         assert "the proof is wrong" in reason(caller)
+        assert caller.found is None
         assert caller.peer is called.peer is None
         assert len(said) == 2
 
@@ -141,6 +142,7 @@ class TestHandshake:
         caller, called = pair(expects=CALLED._replace(incarnation=6))
         converse(caller, called)
         assert reason(caller) == "instance 700 in its incarnation 1099511627776: expected 700 in its incarnation 6"
+        assert caller.found == CALLED
         assert called.peer is None
 
     @pytest.mark.parametrize(("oldest", "newest"), [(0, 0), (2, 9)])

@@ -55,6 +55,8 @@ class Side:
         self.seen: list[int] = []
         """By who is here, since the first of them came."""
         self.since_id = 0
+        self.missed: list[int] = []
+        """What the last answer of a home brought."""
         self.unsettled = 0
         self.is_open = False
         self.memory = True
@@ -66,6 +68,7 @@ class Side:
     def joined(self, key: RoomKey, after: int, answer: Subscribed) -> None:
         if answer.is_complete and after:
             assert [m.msg_id for m in answer.missed] == self.cluster.between(after, answer.last_msg_id)
+        self.missed = [message.msg_id for message in answer.missed]
         self._opened(after, answer.last_msg_id)
 
     def _opened(self, after: int, last: int) -> None:
@@ -94,6 +97,9 @@ class Side:
 
     def is_settled(self, key: RoomKey) -> bool:
         return self.unsettled == 0
+
+    def counts(self, key: RoomKey) -> tuple[int, int]:
+        return self.members(key), 0
 
     def since(self, key: RoomKey, after: int) -> Sequence[StoredMessage] | None:
         if not self.memory:
@@ -290,6 +296,17 @@ def test_after_a_cut_who_had_joined_gets_what_it_missed(memory: bool) -> None:
     cluster.say(one)
     cluster.settle(0.5)
     assert two.side.seen == [10, 20, 30]
+
+
+def test_after_a_cut_members_who_had_seen_nothing_yet_get_what_they_missed() -> None:
+    cluster, (one, two) = joined()
+    cluster.cut(one.me, two.me)
+    cluster.say(one)
+    cluster.say(one)
+    cluster.mend(one.me, two.me)
+    cluster.settle(1)
+    assert two.is_in(State.JOINED)
+    assert two.side.missed == [10, 20]
 
 
 def test_who_cannot_reach_the_home_for_too_long_loses_its_members() -> None:

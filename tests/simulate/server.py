@@ -431,7 +431,7 @@ class Node:
         self.all_ends.append(link)
         other = self.ends.get(link.peer)
         if other is not None:  # both have called: the connection that the lower number made stays
-            by_lower = (link.wire._expects is not None) == (self.me < link.peer)
+            by_lower = (link.wire.expects is not None) == (self.me < link.peer)
             if not by_lower:
                 link.close()
                 return
@@ -626,6 +626,9 @@ class Node:
 
     def is_settled(self, key: RoomKey) -> bool:
         return self._room(key).accepted == 0
+
+    def counts(self, key: RoomKey) -> tuple[int, int]:
+        return self.members(key), 0
 
     def since(self, key: RoomKey, after: int) -> Sequence[StoredMessage] | None:
         room = self._room(key)

@@ -109,7 +109,7 @@ class Site:
             metrics=metrics,
             gauges={"sessions": Gauge("Users who are logged in.", lambda: len(self.hub))},
             clock=lambda: self.now,
-            ping=lambda: database.read(lambda _connection: None),
+            ping=lambda: database.read(lambda _connection: []),
             tcp_port=8085,
             ws_port=8086,
             rtmp_port=1935,

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "config": "Print the settings in force, and where each came from; secrets are masked.",
     "user": "Accounts, and who may go live.",
     "room": "The living rooms that are open.",
+    "instances": "List the instances that have not ended, and what each says of itself. In a pipe, separated by tabs.",
     "db": "The tables of the database.",
 }
 """In the order of `--help`: the first line of what each command says of itself."""

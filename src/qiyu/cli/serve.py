@@ -103,5 +103,3 @@ def _announce(line: str) -> None:
 def _warn_of_unused(settings: Settings) -> None:
     for warning in settings.warnings:
         log.warning(warning)
-    if settings.redis.url.get_secret_value():
-        log.warning("this version does not use a setting", setting="redis.url")

@@ -185,7 +185,22 @@ class DatabaseSettings(_Section):
 class RedisSettings(_Section):
     url: types.Url = Field(
         default=SecretStr(""),
-        description="Where instances will find each other; empty = a single one. Not used yet.",
+        description="redis://, rediss:// or unix:// address where instances find each other; empty = a single one.",
+    )
+
+
+class ClusterSettings(_Section):
+    host: types.Host = Field(default="127.0.0.1", description=_HOST)
+    port: types.Port = Field(default=8087, description="TCP port, 0 to 65535; 0 takes any free one.")
+    public_address: types.InstanceAddress = Field(
+        default="", description="host:port at which other instances reach this one; empty = this host and this port."
+    )
+    secret: types.Secret = Field(
+        default=SecretStr(""),
+        description="What instances prove to each other to know, 16 characters or more; needed with [redis] url.",
+    )
+    lease_seconds: types.LeaseSeconds = Field(
+        default=10, description="Seconds without a sign of life after which others take an instance's place."
     )
 
 
@@ -390,6 +405,7 @@ class Settings(BaseModel):
     accounts: AccountsSettings = AccountsSettings()
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()
+    cluster: ClusterSettings = ClusterSettings()
     messages: MessagesSettings = MessagesSettings()
     ack: AckSettings = AckSettings()
     limits: LimitsSettings = LimitsSettings()

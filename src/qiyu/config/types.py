@@ -129,6 +129,11 @@ Address = Annotated[
     AfterValidator(_check_port_of),
     Expected('host:port as clients reach it, or ""'),
 ]
+InstanceAddress = Annotated[
+    str,
+    Field(pattern=r"^$|^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    Expected('host:port as other instances reach it, or ""'),
+]
 WebSocketUrl = Annotated[
     str,
     Field(pattern=r"^$|^wss?://[^\s/?#@]+(/[^\s?#@]*)?$"),
@@ -183,6 +188,9 @@ Seconds = Annotated[
     float,
     Field(gt=0, le=_DAY_SECONDS, allow_inf_nan=False),
     Expected(f"a number of seconds above 0, at most {_DAY_SECONDS}"),
+]
+LeaseSeconds = Annotated[
+    float, Field(ge=1, le=3600, allow_inf_nan=False), Expected("a number of seconds from 1 to 3600")
 ]
 LimitSeconds = Annotated[
     float,

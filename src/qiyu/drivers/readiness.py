@@ -9,7 +9,8 @@ from typing import Final
 
 import trio
 
-from qiyu.errors import DatabaseUnavailable
+from qiyu.errors import DatabaseUnavailable, Draining
+from qiyu.services.cluster import Cluster
 from qiyu.services.message_queue import MessageQueue
 from qiyu.storage.database import Database
 from qiyu.storage.instances import try_to_write
@@ -22,15 +23,20 @@ WRITE_SECONDS: Final = 5.0
 class Readiness:
     """Asks by writing something, for all who want to know."""
 
-    def __init__(self, database: Database, queue: MessageQueue) -> None:
+    def __init__(self, database: Database, queue: MessageQueue, cluster: Cluster | None = None) -> None:
         self._database = database
         self._queue = queue
+        self._cluster = cluster
         self._asking = trio.Lock()
         self._known_until = -1.0
         self._failure: DatabaseUnavailable | None = None
 
-    async def check(self) -> None:
-        """Raise DatabaseUnavailable where a write did not go through lately."""
+    async def check(self) -> list[str]:
+        """Raise DatabaseUnavailable where a write did not go through lately; return what else is amiss.
+
+        That is nothing to send clients elsewhere for: what does not work here works nowhere, or for no longer than a
+        lease.
+        """
         if self._queue.failing:
             raise DatabaseUnavailable("messages cannot be stored")
         async with self._asking:
@@ -38,6 +44,11 @@ class Readiness:
                 await self._ask()
         if self._failure is not None:
             raise DatabaseUnavailable(str(self._failure)) from self._failure
+        if self._cluster is None:
+            return []
+        if self._cluster.is_draining:
+            raise Draining
+        return self._cluster.reasons()
 
     async def _ask(self) -> None:
         self._failure = None

@@ -24,7 +24,7 @@ LOGIN_WORK: Final = 100
 def login(node: Node, session: Session, body: Buffer, now: Instant) -> None:
     """Log in and answer, or refuse the connection."""
     identity, data = identify(node, session, body, now)
-    node.sessions.log_in(session, identity)
+    node.sessions.log_in(session, identity, now)
     session.answer(MsgCode.LOGIN)
     if data:
         enter_at_login(node, session, data, now)

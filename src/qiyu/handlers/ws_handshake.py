@@ -64,7 +64,7 @@ def ws_handshake(node: Node, session: Session, _body: Buffer, now: Instant) -> N
         node.sessions.dismiss(session, WsClose.POLICY_VIOLATION, rejected.reason)
         return
     session.outbox.push(wire.accept())
-    node.sessions.log_in(session, identity)
+    node.sessions.log_in(session, identity, now)
     session.answer(MsgCode.LOGIN)
     if target.param:
         _enter(node, session, target.param, now)

@@ -87,14 +87,23 @@ class RoomDirectory:
         return [self.with_counts(room) for room in shown], first + page_size < len(rooms)
 
     def with_counts(self, room: LivingRoom) -> LivingRoom:
-        """The room with its members and likes of this moment."""
+        """The room with its members and likes of this moment; those last written, where another instance counts."""
+        if not self._events.is_counted_here(APP_ID, room.id):
+            return room
         return replace(room, **self.counts(room.id)._asdict())
 
     def counts(self, room_id: int) -> RoomCounts:
         """What is counted of the room, of this moment."""
-        room = self._hub.find_room(APP_ID, room_id)
         counts = self._events.counts(APP_ID, room_id)
-        return RoomCounts(len(room.members) if room is not None else 0, counts.likes, counts.peak, counts.visits)
+        return RoomCounts(self._events.members(APP_ID, room_id), counts.likes, counts.peak, counts.visits)
+
+    def counts_to_store(self, room: LivingRoom) -> RoomCounts:
+        """What is to be written of a room that is closed: what is counted here, or what another instance wrote last."""
+        counts = self.counts(room.id)
+        if self._events.is_counted_here(APP_ID, room.id):
+            return counts
+        written = (room.watch_num, room.good_num, room.peak_num, room.visit_num)
+        return RoomCounts(*map(max, written, counts))
 
     # What whoever asks the database tells it (living/rooms.py)
 
@@ -129,6 +138,16 @@ class RoomDirectory:
         """This instance has closed a room: its members are told, and are in it no more."""
         self.generation += 1
         self._forget_room(room, now)
+
+    def closed_elsewhere(self, room_id: int, now: Instant) -> None:
+        """Another instance has closed a room, and says so: the lists would, within a second."""
+        known = self.find(room_id, now)
+        if known is not None and known[0] is not None:
+            self.closed(known[0], now)
+        else:
+            self.generation += 1
+            self.remember(room_id, None, now)
+            self.dissolve(room_id)
 
     def looked_up(self, room_ids: Collection[int], found: Mapping[int, LivingRoom], now: Instant) -> None:
         """The database was asked for these rooms, and has `found` open."""

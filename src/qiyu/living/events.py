@@ -10,7 +10,8 @@ None of it is stored or acknowledged, and all of it but the end of a room is the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from typing import Protocol
 
 from qiyu.protocol.bodies import RoomEvent, encode_json
 from qiyu.protocol.packet import APP_ID, BizCode
@@ -33,6 +34,30 @@ class Counts:
         """The most members there were at once."""
 
 
+class Elsewhere(Protocol):
+    """What there is of rooms on other instances (services/room_reports.py)."""
+
+    def others(self, key: tuple[int, int], /) -> int:
+        """Members there."""
+        ...
+
+    def is_counted_here(self, key: tuple[int, int], /) -> bool:
+        """Whether it is known how many."""
+        ...
+
+    def is_home(self, key: tuple[int, int], /) -> bool:
+        """Whether it is here that all is added up, and written to the database."""
+        ...
+
+    def counted(self, key: tuple[int, int], /, *, likes: int, visits: int) -> None:
+        """Something was counted here."""
+        ...
+
+    def happened(self, key: tuple[int, int], data: bytes, /) -> None:
+        """Members here were told of an event."""
+        ...
+
+
 class RoomEvents:
     """The events of all rooms here, and what is counted of them.
 
@@ -49,6 +74,8 @@ class RoomEvents:
         self._counts: dict[tuple[int, int], Counts] = {}
         self._kept: set[tuple[int, int]] = set()  # living rooms: their counts outlast their members
         self._untold: set[tuple[int, int]] = set()  # changed since the last count event
+        self.elsewhere: Elsewhere | None = None
+        """None for an instance that is alone."""
         self._unstored: set[tuple[int, int]] = set()  # living rooms that changed since they were last written
 
     def __repr__(self) -> str:
@@ -58,7 +85,9 @@ class RoomEvents:
         """A session is in the room now, and was not before."""
         counts = self._counts_of(room.key)
         counts.visits += 1
-        counts.peak = max(counts.peak, len(room.members))
+        counts.peak = max(counts.peak, self.online(room))
+        if self.elsewhere is not None:
+            self.elsewhere.counted(room.key, likes=0, visits=1)
         self._changed(room.key)
         self._tell(room, session, "enter")
 
@@ -69,13 +98,28 @@ class RoomEvents:
             self._tell(room, session, "leave")
         else:
             self._spent.pop(room, None)
-            if room.key not in self._kept:
+            if self.elsewhere is not None:
+                self._tell(room, session, "leave")
+            elif room.key not in self._kept:
                 self._forget(room.key)
 
     def like(self, room: Room, count: int) -> None:
         """Somebody in the room likes it, `count` times."""
         self._counts_of(room.key).likes += count
+        if self.elsewhere is not None:
+            self.elsewhere.counted(room.key, likes=count, visits=0)
         self._changed(room.key)
+
+    def online(self, room: Room) -> int:
+        """How many are in the room, on whichever instance."""
+        return len(room.members) + (0 if self.elsewhere is None else self.elsewhere.others(room.key))
+
+    def members(self, app_id: int, room_id: int) -> int:
+        """How many are in a room, on whichever instance."""
+        room = self._hub.find_room(app_id, room_id)
+        if room is not None:
+            return self.online(room)
+        return 0 if self.elsewhere is None else self.elsewhere.others((app_id, room_id))
 
     def likes(self, app_id: int, room_id: int) -> int:
         """How many likes the room has."""
@@ -113,7 +157,7 @@ class RoomEvents:
             event = RoomEvent(
                 room_id=room_id,
                 event="onAir" if is_on else "offAir",
-                online=len(room.members),
+                online=self.online(room),
                 good_num=self._good(room),
             )
             self._router.to_room(room, self._publication(room, event))
@@ -129,7 +173,7 @@ class RoomEvents:
             event=event,
             user_id=user_id,
             sender_name=session.nickname if session is not None else "",
-            online=len(room.members),
+            online=self.online(room),
             good_num=self._good(room),
         )
         self._router.to_room(room, self._publication(room, data, Kind.KEPT))
@@ -146,17 +190,67 @@ class RoomEvents:
         for app_id, room_id in untold:
             room = self._hub.find_room(app_id, room_id)
             if room is not None:
-                event = RoomEvent(room_id=room_id, event="count", online=len(room.members), good_num=self._good(room))
+                event = RoomEvent(room_id=room_id, event="count", online=self.online(room), good_num=self._good(room))
                 self._router.to_room(room, self._publication(room, event))
 
     def take_unstored(self) -> set[tuple[int, int]]:
         """The living rooms, by (app, room), whose counts are to be written; they are not given again."""
         taken, self._unstored = self._unstored, set()
-        return taken & self._kept
+        taken &= self._kept
+        return taken if self.elsewhere is None else {key for key in taken if self.elsewhere.is_home(key)}
 
     def put_back_unstored(self, keys: Iterable[tuple[int, int]]) -> None:
         """They could not be written."""
         self._unstored.update(keys)
+
+    # What other instances say
+
+    def is_counted_here(self, app_id: int, room_id: int) -> bool:
+        """Whether what is counted here is all there is of a room."""
+        return self.elsewhere is None or self.elsewhere.is_counted_here((app_id, room_id))
+
+    def reported(self, key: tuple[int, int], *, likes: int, visits: int) -> None:
+        """So much was counted on another instance, and is added up here."""
+        counts = self._counts_of(key)
+        counts.likes += likes
+        counts.visits += visits
+        self._changed(key)
+
+    def told(self, key: tuple[int, int], *, likes: int) -> None:
+        """So many likes a room has where they are added up."""
+        counts = self._counts_of(key)
+        counts.likes = max(counts.likes, likes)
+        self._untold.add(key)
+
+    def recount(self, key: tuple[int, int]) -> None:
+        """How many there are has changed elsewhere."""
+        self._changed(key)
+
+    def peaked(self, key: tuple[int, int]) -> int:
+        """How many are in a room now, wherever: perhaps as many as never before."""
+        online = self.members(*key)
+        counts = self._counts_of(key)
+        counts.peak = max(counts.peak, online)
+        return online
+
+    def happened_elsewhere(self, key: tuple[int, int], data: bytes) -> None:
+        """Somebody entered or left on another instance: the members here are told, within the same budget."""
+        self._changed(key)
+        room = self._hub.find_room(*key)
+        if room is None:
+            return
+        spent = self._spent.get(room, 0) + len(room.members)
+        if spent > self._deliveries or not self._send_events:
+            return
+        self._spent[room] = spent
+        self._router.to_room(
+            room, Publication(app_id=room.app_id, biz_code=BizCode.ROOM_EVENT, data=data, kind=Kind.MERGEABLE)
+        )
+
+    def forget_unused(self, used: Container[tuple[int, int]]) -> None:
+        """What was counted of rooms that are no living rooms, and that nobody here has to do with any longer."""
+        for key in [key for key in self._counts if key not in used and key not in self._kept]:
+            self._forget(key)
 
     def _counts_of(self, key: tuple[int, int]) -> Counts:
         counts = self._counts.get(key)
@@ -185,10 +279,12 @@ class RoomEvents:
             event=event,
             user_id=session.user_id,
             sender_name=session.nickname,
-            online=receivers,
+            online=self.online(room),
             good_num=self._good(room),
         )
         self._router.to_room(room, self._publication(room, data), session)
+        if self.elsewhere is not None:
+            self.elsewhere.happened(room.key, encode_json(data))
 
     def _good(self, room: Room) -> int:
         return self.likes(*room.key)

@@ -6,7 +6,7 @@ room was started or closed here while a read was under way, that read is thrown 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import structlog
 from sqlalchemy import Connection
@@ -36,6 +36,8 @@ class LivingRooms:
     def __init__(self, database: Database, directory: RoomDirectory) -> None:
         self._database = database
         self._directory = directory
+        self.tell_closed: Callable[[int], None] = lambda _room_id: None
+        """Tells other instances that this one has closed a room."""
 
     async def start(
         self, anchor: User, type_: int, now: Instant, *, room_name: str = "", covert_img: str = ""
@@ -135,11 +137,12 @@ class LivingRooms:
             close_room,
             room_id=room.id,
             anchor_id=room.anchor_id,
-            counts=self._directory.counts(room.id),
+            counts=self._directory.counts_to_store(room),
             now_ms=now.unix_ms,
         )
         if closed is not None:
             self._directory.closed(room, now)
+            self.tell_closed(room.id)
         return closed is not None
 
     async def _read(self, room_ids: Collection[int], now: Instant) -> dict[int, LivingRoom]:

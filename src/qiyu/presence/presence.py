@@ -66,6 +66,8 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_
     """At home there."""
     version: str = ""
     is_draining: bool = False
+    links: int = 0
+    """To other instances."""
 
     @property
     def instance(self) -> InstanceId:

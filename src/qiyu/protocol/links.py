@@ -141,7 +141,8 @@ class StoredMessage(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Subscribe(LinkMessage, frozen=True):
-    """To a room's home: send what is said in it. `after` is the last msgId delivered here, 0 where none was."""
+    """To a room's home: send what is said in it. `after` is the last msgId delivered to the members here; 0 where none
+    was, or where nobody is."""
 
     code: ClassVar = LinkCode.SUBSCRIBE
     app_id: Counter
@@ -207,6 +208,8 @@ class Forward(LinkMessage, frozen=True):
     sender_name: str
     sender_avatar: str
     client_msg_id: str
+    address: bytes = b""
+    """Of the client, or its network: what counts it as one of many."""
 
 
 class Receipt(LinkMessage, frozen=True):
@@ -283,13 +286,15 @@ class RoomEvent(LinkMessage, frozen=True):
 
 
 class Counts(LinkMessage, frozen=True):
-    """To a room's home: members here, and likes since the last report. From it: members in all, and likes so far."""
+    """To a room's home: members here, and likes and visits since the last report. From it: members in all, and likes so
+    far."""
 
     code: ClassVar = LinkCode.COUNTS
     app_id: Counter
     room_id: Counter
     online: Counter
     likes: Counter
+    visits: Counter = 0
 
 
 class RoomClosed(LinkMessage, frozen=True):
@@ -323,7 +328,19 @@ class LinkWire:
     alone.
     """
 
-    __slots__ = ("_expects", "_hello", "_me", "_nonce", "_output", "_secret", "_transcript", "_wire", "error", "peer")
+    __slots__ = (
+        "_hello",
+        "_me",
+        "_nonce",
+        "_output",
+        "_secret",
+        "_transcript",
+        "_wire",
+        "error",
+        "expects",
+        "found",
+        "peer",
+    )
 
     def __init__(self, me: InstanceId, secret: bytes, nonce: bytes, expects: InstanceId | None = None) -> None:
         if not secret:
@@ -331,13 +348,16 @@ class LinkWire:
         self._me = me
         self._secret = secret
         self._nonce = nonce
-        self._expects = expects
+        self.expects = expects
+        """Whom the caller means to reach; None for who is called."""
         self._wire = TcpWire(HANDSHAKE_BYTES)
         self._output = b""
         self._hello: Hello | None = None
         self._transcript = b""
         self.peer: InstanceId | None = None
         """The other instance, once it has proved to be one; until then nothing but the handshake is on the wire."""
+        self.found: InstanceId | None = None
+        """Who has proved to be there instead of whom the caller expected."""
         self.error: ProtocolViolation | None = None
         """Set once the peer broke the protocol, or is not whom it should be; nothing more is read."""
         if expects is not None:
@@ -390,10 +410,10 @@ class LinkWire:
         return message
 
     def _shake_hands(self, message: LinkMessage) -> None:
-        if self._expects is None:
+        if self.expects is None:
             self._is_called(message)
         else:
-            self._calls(message, self._expects)
+            self._calls(message, self.expects)
 
     def _is_called(self, message: LinkMessage) -> None:
         match message:
@@ -424,6 +444,7 @@ class LinkWire:
                 self._transcript = _transcript(self._hello, message.version, found, message.nonce)
                 self._check(message.proof, b"called")
                 if found != expects:
+                    self.found = found
                     raise ProtocolViolation(f"instance {_name(found)}: expected {_name(expects)}")
                 self._wire = TcpWire(BODY_BYTES)
                 self._output += encode(Proof(self._prove(b"caller")))

@@ -11,13 +11,18 @@ from copy import copy
 from enum import Enum, auto
 from typing import TypeAlias
 
-from qiyu.protocol.bodies import encode_json
+import msgspec
+
+from qiyu.protocol.bodies import ImMsgBody, encode_json
 from qiyu.protocol.packet import MsgCode
 from qiyu.protocol.wire import Wire
 from qiyu.routing.room_log import RoomLog
 
 Spliced: TypeAlias = tuple[bytes, bytes, int]
 """The bytes before the digits, those after, and the size of the whole packet."""
+
+
+_decode_biz = msgspec.json.Decoder(ImMsgBody).decode
 
 
 class Kind(Enum):
@@ -71,6 +76,12 @@ class Publication:
     def packet_size(self) -> int:
         """About how many bytes the packet has on the wire."""
         return len(self._before) + len(self._after) + 40
+
+    @property
+    def biz(self) -> tuple[int, bytes]:
+        """Its bizCode and `data`, read back from the packet: seldom needed, and so not kept."""
+        body = _decode_biz(b"{" + self._after[1:])
+        return body.biz_code, body.data.encode()
 
     def twin(self) -> Publication:
         """The same packet, with an account of its own: for receivers who get it later than others did."""

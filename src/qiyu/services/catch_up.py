@@ -78,6 +78,8 @@ class CatchUp:
         self._limits = limits
         self._metrics = metrics
         self._brought: dict[Session, int] = {}  # since the last sweep
+        self.last_id: Callable[[RoomKey], int] = lambda _: msg_ids.last
+        """Nothing said in the room so far has an id above this; to be replaced by whoever knows of other instances."""
         self._wanted: dict[RoomKey, Wanted] = {}  # one for each room in `lookups`
         self.lookups: LookUps[RoomKey, Loaded] = LookUps()
         """Rooms of which memory does not know enough."""
@@ -111,7 +113,7 @@ class CatchUp:
         ring = self._rings.find(key)
         newest = None if ring is None else ring.newest
         if newest is None:
-            newest = self._msg_ids.last if ring is None else ring.floor
+            newest = self.last_id(key) if ring is None else ring.floor
         return str(newest) if newest else ""
 
     def look_up(self, key: RoomKey, session: Session, loaded: Loaded) -> bool:
@@ -120,7 +122,7 @@ class CatchUp:
             return False
         self._charge(session, LOOK_UP)
         if key not in self._wanted:
-            ring = self._rings.open(key, self._msg_ids.last)
+            ring = self._rings.open(key, self.last_id(key))
             ring.is_wanted = True
             self._wanted[key] = Wanted(self._queue.enqueued, ring, ring.floor)
         return True
@@ -140,7 +142,7 @@ class CatchUp:
                 break
             newest.append(publication)
         # An id that nobody has been given says nothing about what its bearer has seen.
-        known = after <= max(self._msg_ids.last, ring.items[-1].msg_id if ring.items else 0)
+        known = after <= max(self._msg_ids.last, ring.floor, ring.items[-1].msg_id if ring.items else 0)
         # Before the first message there is none: who has seen nothing is left out nothing by having all that is kept.
         reaches_back = ring.floor <= after or (ring.is_all and not after)
         return Missed(newest[::-1], recovered=known and reaches_back and len(newest) == len(found))

@@ -46,6 +46,14 @@ class Deferral:
             self._overrun.add(session)
         return False
 
+    def admits_replayed(self, _session: Session, _publication: Publication) -> bool:
+        """Whether a message out of the inbox goes to the session: here each comes out of it once."""
+        return True
+
+    def again_from(self, cursor: int) -> int:
+        """After which msgId the inbox is to be read where more came than could be put aside."""
+        return cursor
+
     def end(self, session: Session, replayed: int) -> list[Publication] | None:
         """The inbox has been sent up to the msgId `replayed`: what is newer, oldest first; the session is live.
 
@@ -66,3 +74,52 @@ class Deferral:
         self._newer.pop(session, None)
         self._overrun.discard(session)
         self._replayed.pop(session, None)
+
+
+REMEMBERED_MESSAGES: Final = 2_000
+"""Of a session, the last direct messages that are known to have been sent to it."""
+
+
+class RememberingDeferral(Deferral):
+    """Where there are several instances: msgIds say nothing of the order in which messages of two of them come, and an
+    inbox is read more than once in a session's life. So it is remembered what each session was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent: dict[Session, dict[str, None]] = {}
+
+    def begin(self, session: Session) -> None:
+        """Put aside what comes from here on, and what was put aside already."""
+        self._newer.setdefault(session, {})
+        self._sent.setdefault(session, {})
+
+    def admits(self, session: Session, publication: Publication) -> bool:
+        """See `Deferral.admits`."""
+        if session in self._newer:
+            return super().admits(session, publication)
+        return self.admits_replayed(session, publication)
+
+    def admits_replayed(self, session: Session, publication: Publication) -> bool:
+        """Whether it has not been sent yet; from here on, it has."""
+        sent = self._sent.setdefault(session, {})
+        if publication.msg_id in sent:
+            return False
+        sent[publication.msg_id] = None
+        if len(sent) > REMEMBERED_MESSAGES:
+            del sent[next(iter(sent))]
+        return True
+
+    def again_from(self, _cursor: int) -> int:
+        """From the beginning: what was put aside may have any msgId."""
+        return 0
+
+    def end(self, session: Session, _replayed: int) -> list[Publication] | None:
+        """See `Deferral.end`."""
+        if session in self._overrun:
+            return super().end(session, 0)
+        return [each for each in self._newer.pop(session).values() if self.admits_replayed(session, each)]
+
+    def forget(self, session: Session) -> None:
+        """See `Deferral.forget`."""
+        super().forget(session)
+        self._sent.pop(session, None)

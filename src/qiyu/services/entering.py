@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from qiyu.errors import ErrorCode, Refused
 from qiyu.living.directory import RoomDirectory
@@ -20,6 +20,7 @@ from qiyu.protocol.bodies import RoomAnswer, encode_json
 from qiyu.protocol.packet import MsgCode
 from qiyu.routing.session import Session
 from qiyu.services.catch_up import CatchUp, Missed
+from qiyu.services.homes import RoomKey
 from qiyu.services.lookups import LookUps
 from qiyu.services.sessions import Sessions
 
@@ -44,6 +45,18 @@ class Entry:
         return Refused(code, f"roomId {self.room_id}: {why}", client_msg_id=self.client_msg_id)
 
 
+class RoomHomes(Protocol):
+    """Whether rooms have a home that can be reached (services/rooms_here.py)."""
+
+    def is_ready(self, key: RoomKey, /) -> bool:
+        """Whether a room may be entered now."""
+        ...
+
+    def when_ready(self, key: RoomKey, session: Session, then: Callable[[bool, Instant], None], /) -> bool:
+        """Have `then` called once it may; with False, where that will not be soon. False if too many wait."""
+        ...
+
+
 class Entering:
     """The one way into a room. Each of its steps goes on at once, or when what it waits for has been looked up.
 
@@ -64,6 +77,8 @@ class Entering:
         self._directory = directory
         self._restrictions = restrictions
         self._catch_up = catch_up
+        self.homes: RoomHomes | None = None
+        """None for an instance that is alone, where every room is at home."""
         self.lookups: LookUps[int, Found] = LookUps()
         """Rooms of which only the database knows whether they are open."""
 
@@ -91,6 +106,8 @@ class Entering:
         if not is_open:
             raise entry.refused(ErrorCode.NO_SUCH_ROOM, "no such open room")
         self._check_removed(entry, now)
+        if self._waits_for_home(entry):
+            return
         may_ask = self._catch_up.may_ask(entry.session)
         if not may_ask and entry.after is not None:
             self._metrics.catch_ups_refused += 1
@@ -115,7 +132,25 @@ class Entering:
         if self._directory.is_open(entry.session.app_id, entry.room_id, now) is False:
             raise entry.refused(ErrorCode.NO_SUCH_ROOM, "it was closed")  # meanwhile
         self._check_removed(entry, now)
-        self._enter(entry, now)
+        if not self._waits_for_home(entry):
+            self._enter(entry, now)
+
+    def _waits_for_home(self, entry: Entry) -> bool:
+        """Then the way begins anew when the room has one; a look-up meanwhile may be of what was said before."""
+        if self.homes is None:
+            return False
+        key = RoomKey(entry.session.app_id, entry.room_id)
+        if self.homes.is_ready(key):
+            return False
+        if not self.homes.when_ready(key, entry.session, partial(self._has_home, entry)):
+            raise entry.refused(ErrorCode.UNAVAILABLE, "too many are entering rooms; try again")
+        entry.session.hold()
+        return True
+
+    def _has_home(self, entry: Entry, has_one: bool, now: Instant) -> None:
+        if not has_one:
+            raise entry.refused(ErrorCode.UNAVAILABLE, "its home cannot be reached; try again")
+        self.begin(entry, now)
 
     def _check_removed(self, entry: Entry, now: Instant) -> None:
         session = entry.session
@@ -131,7 +166,9 @@ class Entering:
         if entry.after is not None:
             missed = self._catch_up.missed(session, room.key, entry.after)
         if entry.is_answered:
-            answer = RoomAnswer(room_id=room.id, online=len(room.members), last_msg_id=self._catch_up.newest(room.key))
+            answer = RoomAnswer(
+                room_id=room.id, online=self._sessions.online(room), last_msg_id=self._catch_up.newest(room.key)
+            )
             answer.recovered = missed.recovered if missed is not None else None
             _answer(session, answer)
         if missed is not None:

@@ -155,6 +155,10 @@ class RoomSide(Protocol):
         """Whether all that was accepted for it here is stored or refused, and sent out."""
         ...
 
+    def counts(self, key: RoomKey) -> tuple[int, int]:
+        """How many are in it on all instances, and its likes."""
+        ...
+
     def since(self, key: RoomKey, after: int) -> Sequence[StoredMessage] | None:
         """What was said after a msgId, from memory; None where that does not reach so far back, or it is too much."""
         ...
@@ -229,6 +233,10 @@ class Homes:
     def is_idle(self) -> bool:
         """No home is here, and the database is asked nothing: a draining instance may stop."""
         return not (self.here or self._claims or self._releases or self._asked)
+
+    def rooms(self) -> list[RoomHome]:
+        """All that are known of."""
+        return list(self._rooms.values())
 
     def find(self, key: RoomKey) -> RoomHome | None:
         """What is known of a room."""
@@ -517,13 +525,16 @@ class Homes:
         return room.last if self.side.members(room.key) else 0
 
     def _let_in(self, room: RoomHome, sender: InstanceId, message: Subscribe) -> None:
-        missed = self.side.since(room.key, message.after) if message.after else ()
+        # Members who have seen nothing yet, for nothing was said, miss what came since as much as others.
+        missed = self.side.since(room.key, message.after) if message.after or message.members else ()
         is_complete = missed is not None
+        room.subscribers[sender] = message.members
+        online, likes = self.side.counts(room.key)
         answer = Subscribed(
-            *room.key, message.reference, room.last, is_complete=is_complete, missed=tuple(missed or ())
+            *room.key, message.reference, room.last, online, likes, is_complete=is_complete, missed=tuple(missed or ())
         )
-        if self.send(sender, answer):
-            room.subscribers[sender] = message.members
+        if not self.send(sender, answer):
+            del room.subscribers[sender]
 
     def _of_holder(self, sender: InstanceId, app_id: int, room_id: int) -> RoomHome | None:
         room = self._rooms.get(RoomKey(app_id, room_id))

@@ -9,7 +9,8 @@ finds out before it does harm; but it costs that one's users a reconnect, so it 
 
 - its lease is lost, while presence answered all the time, had not forgotten anything, and this instance's own lease
   stood. Whoever sees somebody else's lease stand still because it looks at a broken mirror would fence all.
-- its link port has refused connections for `refused_seconds`: the machine is there, and the process is not.
+- its link port has refused connections for `refused_seconds`, or another instance has proved to be there: the machine
+  is there, and the process is not.
 
 Whoever cannot renew its own lease for as long as that lasts may have been fenced: it asks the database, each second.
 """
@@ -105,6 +106,11 @@ class LeaseKeeper:
             self._due_at = now
         self._ticked_at = now
 
+    @property
+    def renewals(self) -> int:
+        """How often it was renewed, or was to be."""
+        return self._renewals
+
     def is_due(self, now: float) -> bool:
         """Whether the lease is to be renewed now."""
         return not self._is_asking and now >= self._due_at
@@ -162,13 +168,17 @@ class LeaseKeeper:
         if instance != self.me and not self.is_gone(instance):
             self._watched(instance, now)
 
+    def others(self) -> list[InstanceId]:
+        """All that are known and not gone."""
+        return [watched.instance for watched in self._others.values()]
+
     def lease_of(self, instance: InstanceId) -> Lease | None:
         """Its lease, as last seen."""
         watched = self._others.get(instance.number)
         return watched.lease if watched is not None and watched.instance == instance else None
 
     def refused(self, instance: InstanceId, now: float) -> None:
-        """Its link port refused a connection."""
+        """Its link port refused a connection, or another instance has it now."""
         watched = self._others.get(instance.number)
         if watched is not None and watched.instance == instance and watched.refused_since is None:
             watched.refused_since = now

@@ -37,6 +37,10 @@ class LookUps(Generic[K, A]):
         """Sessions that wait."""
         return self._sessions
 
+    def __contains__(self, key: K) -> bool:
+        """Whether anybody waits for this."""
+        return key in self._waiting
+
     def add(self, key: K, session: Endpoint, then: A) -> bool:
         """Have `then` called for the session once `key` has been looked up; False if too many wait."""
         if self._sessions >= WAITING_SESSIONS:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum, auto
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from qiyu.errors import Refused
 from qiyu.model import Address
 from qiyu.routing.publication import Publication
-from qiyu.routing.session import Session
 from qiyu.services.rings import Ring
 from qiyu.storage.messages import NewMessage
 
@@ -104,6 +103,25 @@ class Key(NamedTuple):
     client_msg_id: str
 
 
+class Sender(Protocol):
+    """Who is told what becomes of a message: a session here, or another instance (services/answers.py)."""
+
+    waiting: int
+    ended: bool
+
+    def settled(self) -> None:
+        """One of its messages waits no longer to be stored."""
+        ...
+
+    def send_receipt(self, client_msg_id: str, msg_id: int, /) -> None:
+        """It is stored."""
+        ...
+
+    def send_error(self, error: Refused, /) -> None:
+        """It is refused."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Message:
     """An accepted message."""
@@ -116,7 +134,7 @@ class Message:
     data: bytes
     created_ms: int
     publication: Publication
-    sessions: list[Session]
+    sessions: list[Sender]
     """Who sent it, and sent it again."""
     ring: Ring | None = None
     """Of its room; None for a direct message."""
@@ -148,7 +166,7 @@ class Message:
         if room and self.ring is not None:
             self.ring.waiting += room
 
-    def join(self, session: Session) -> None:
+    def join(self, session: Sender) -> None:
         """This session has sent it too, while it waits: it gets the receipt as well.
 
         Those that have ended meanwhile are forgotten, so one who reconnects to send it again does not make the list

@@ -35,8 +35,9 @@ from qiyu.services.message import (
     Key,
     Message,
     MessageContent,
+    Sender,
 )
-from qiyu.services.queue_shares import TOO_MANY, QueueShares
+from qiyu.services.queue_shares import TOO_MANY, Claimant, QueueShares
 from qiyu.services.rings import Ring
 from qiyu.services.settlement import Settlement, conflict, not_now
 from qiyu.storage.messages import Ack
@@ -91,7 +92,7 @@ class MessageQueue:
 
     # What packets do
 
-    def join(self, key: Key, content: MessageContent, session: Session) -> bool:
+    def join(self, key: Key, content: MessageContent, session: Sender) -> bool:
         """Whether this very message is on its way already: then the session gets its receipt too.
 
         Raises `Refused` (409) where the clientMsgId is another message's.
@@ -104,7 +105,7 @@ class MessageQueue:
         pending.join(session)
         return True
 
-    def check_space(self, session: Session, room_id: int) -> None:
+    def check_space(self, session: Claimant, room_id: int) -> None:
         """Raises `Refused` (503) where one more message, to a room or (0) to a user, cannot be taken."""
         why_not = self.shares.why_not(session, room_id, len(self))
         if why_not is None and self._bytes >= QUEUE_BYTES:

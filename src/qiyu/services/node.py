@@ -16,6 +16,7 @@ from qiyu.routing.outbox import Outboxes
 from qiyu.services.acks import Acks
 from qiyu.services.catch_up import CatchUp
 from qiyu.services.chat import Chat
+from qiyu.services.cluster import Cluster
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
 from qiyu.services.limits import Limits
@@ -67,3 +68,5 @@ class Node:
     refusals: Refusals
     ws_path: str = ""
     """What a proxy in front leaves before each path of a WebSocket: `/im`."""
+    cluster: Cluster | None = None
+    """None for an instance that is alone."""

@@ -106,6 +106,8 @@ class Pins:
         login = Login(user, Pin(self.me, session, unix_ms), is_uncertain=before is not None and before.is_uncertain)
         self._logins[user] = login
         self._unwritten.pop(user, None)
+        if before is not None:  # if this one's pin is never written, that one's must not stay behind
+            self._unpin(before)
         self._write(login, is_fresh=True)
 
     def log_out(self, user: User, session: int) -> None:

@@ -7,10 +7,9 @@ for users of whom nothing waits.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from qiyu.model import Network, is_within, network_of
-from qiyu.routing.session import Session
+from qiyu.model import Address, Network, is_within, network_of
 from qiyu.services.message import Message
 
 WAITING_OF_USER: Final = 1_000
@@ -21,6 +20,17 @@ LEAST: Final = 5
 """A share is so many at least, however small the queue."""
 K = TypeVar("K", tuple[int, int], bytes)
 TOO_MANY: Final = "too many messages wait to be stored"
+
+
+class Claimant(Protocol):
+    """Who wants a place in the queue: a session here, or somebody on another instance."""
+
+    @property
+    def app_id(self) -> int: ...
+    @property
+    def user_id(self) -> int: ...
+    @property
+    def address(self) -> Address: ...
 
 
 class QueueShares:
@@ -37,7 +47,7 @@ class QueueShares:
     def __repr__(self) -> str:
         return f"<QueueShares users={len(self._of_user)} addresses={len(self._of_address)} rooms={len(self._of_room)}>"
 
-    def why_not(self, session: Session, room_id: int, waiting: int) -> str | None:
+    def why_not(self, session: Claimant, room_id: int, waiting: int) -> str | None:
         """Why one more message of this session cannot wait, of `waiting` in all; None if it can."""
         own = self._of_user[session.app_id, session.user_id] if self._of_user else 0
         bound = self._messages

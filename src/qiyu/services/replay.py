@@ -32,7 +32,7 @@ CHECKED_AT_ONCE: Final = 500
 class Replay:
     """What one session has yet to get of its user's inbox."""
 
-    __slots__ = ("barrier", "cursor", "is_last", "rows")
+    __slots__ = ("barrier", "cursor", "is_last", "is_under_way", "rows")
 
     def __init__(self, barrier: int) -> None:
         self.barrier = barrier
@@ -43,6 +43,8 @@ class Replay:
         """Read, and not sent yet: the newest first."""
         self.is_last = False
         """There is no further page."""
+        self.is_under_way = False
+        """A question to the database is; the answer to one before this replay began is none to it."""
 
 
 class Replays:
@@ -70,6 +72,22 @@ class Replays:
         self._new[session] = None
         self.wake()
 
+    def hold(self, session: Session) -> None:
+        """The inbox is not to be read yet, or not to be trusted: `read` follows. Newer messages wait for that."""
+        if session.ended:
+            return
+        self._stop(session)
+        self._deferral.begin(session)
+        self._replays[session] = Replay(self._queue.enqueued)
+
+    def read(self, session: Session) -> None:
+        """Read the inbox of a session, perhaps once more: all that is stored by now."""
+        if session.ended:
+            return
+        self.hold(session)
+        self._new[session] = None
+        self.wake()
+
     def is_replaying(self, session: Session) -> bool:
         """Whether the inbox is still on its way to the session; after that, direct messages go straight to it."""
         return session in self._replays
@@ -77,9 +95,7 @@ class Replays:
     def forget(self, session: Session) -> None:
         """The session has ended."""
         self._deferral.forget(session)
-        if self._replays.pop(session, None) is not None:
-            for waiting in (self._new, self._reading, self._sending):
-                waiting.pop(session, None)
+        self._stop(session)
 
     # What the driver calls
 
@@ -94,17 +110,18 @@ class Replays:
                     break
         for session in ready:
             del self._new[session]
+            self._replays[session].is_under_way = True
         return ready
 
     def put_back(self, sessions: Collection[Session]) -> None:
         """They could not be asked for."""
         for session in sessions:
-            if session in self._replays:
+            if self._answered(session) is not None:
                 self._new[session] = None
 
     def checked(self, session: Session, now: Instant, *, is_empty: bool) -> None:
         """It is known whether the inbox of the session's user holds anything."""
-        replay = self._replays.get(session)
+        replay = self._answered(session)
         if replay is None:
             return
         if is_empty:
@@ -119,17 +136,18 @@ class Replays:
             replay = self._replays[session]
             if replay.barrier <= settled:
                 del self._reading[session]
+                replay.is_under_way = True
                 return session, replay.cursor
         return None
 
     def put_back_page(self, session: Session) -> None:
         """The page could not be read."""
-        if session in self._replays:
+        if self._answered(session) is not None:
             self._reading[session] = None
 
     def page(self, session: Session, rows: Sequence[Stored], now: Instant) -> None:
         """The next page of a session's inbox; one that is not full is the end of it."""
-        replay = self._replays.get(session)
+        replay = self._answered(session)
         if replay is None:
             return
         replay.is_last = len(rows) < PAGE_MESSAGES
@@ -147,8 +165,9 @@ class Replays:
     def _send(self, session: Session, replay: Replay, now: Instant) -> None:
         while replay.rows and session.outbox.size < PACE_BYTES:
             publication = replay.rows.pop()
-            self._delivery.to_session(session, (publication,), now)
-            self._metrics.inbox_replayed += 1
+            if self._deferral.admits_replayed(session, publication):
+                self._delivery.to_session(session, (publication,), now)
+                self._metrics.inbox_replayed += 1
         if replay.rows:
             return
         del self._sending[session]
@@ -162,11 +181,25 @@ class Replays:
         newer = self._deferral.end(session, replay.cursor)
         if newer is None:  # more came meanwhile than could be put aside: the inbox has them, or is about to
             replay.barrier = self._queue.enqueued
+            replay.cursor = self._deferral.again_from(replay.cursor)
             self._reading[session] = None
             self.wake()
             return
         del self._replays[session]
         self._delivery.to_session(session, newer, now)
+
+    def _answered(self, session: Session) -> Replay | None:
+        """The replay that the answer of the database is for, if that is still the one."""
+        replay = self._replays.get(session)
+        if replay is None or not replay.is_under_way:
+            return None
+        replay.is_under_way = False
+        return replay
+
+    def _stop(self, session: Session) -> None:
+        if self._replays.pop(session, None) is not None:
+            for waiting in (self._new, self._reading, self._sending):
+                waiting.pop(session, None)
 
 
 def publication_of(row: Stored) -> Publication:

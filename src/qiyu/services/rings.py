@@ -42,6 +42,11 @@ class RingEntry:
         return self._publication.size
 
     @property
+    def biz(self) -> tuple[int, bytes]:
+        """See `Publication.biz`."""
+        return self._publication.biz
+
+    @property
     def again(self) -> Publication:
         """The packet for those who missed it: with an account of its own, for its timers are others."""
         if self._again is None:
@@ -113,6 +118,14 @@ class Rings:
             ring = self._rings[key] = Ring(key, last_msg_id)
             self._empty.add(ring)
         return ring
+
+    def replace(self, key: tuple[int, int], last_msg_id: int) -> Ring:
+        """A new ring in the place of one that has not seen all that was said meanwhile."""
+        ring = self._rings.pop(key, None)
+        if ring is not None:
+            self._size -= ring.size
+            self._empty.discard(ring)
+        return self.open(key, last_msg_id)
 
     def add(self, ring: Ring, message: RingEntry) -> None:
         """A message is delivered to the room."""

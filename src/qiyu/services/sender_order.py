@@ -24,6 +24,11 @@ class SenderOrder:
     _held: deque[tuple[Hashable, Callable[[], bool]]] = field(default_factory=deque)
     _is_running: bool = False
 
+    @classmethod
+    def behind(cls, unanswered: int) -> SenderOrder:
+        """Of a session that has so many unanswered messages here, for each of which `answered` will be called."""
+        return cls(HERE, unanswered)
+
     def __repr__(self) -> str:
         return f"<SenderOrder unanswered={self._unanswered} at {self._place} held={len(self._held)}>"
 
@@ -51,7 +56,10 @@ class SenderOrder:
             while self._held and (not self._unanswered or self._held[0][0] == self._place):
                 self._place, start = self._held.popleft()
                 self._unanswered += 1
-                if not start():
-                    self._unanswered -= 1
+                is_unanswered = False
+                try:
+                    is_unanswered = start()
+                finally:
+                    self._unanswered -= not is_unanswered
         finally:
             self._is_running = False

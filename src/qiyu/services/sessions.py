@@ -15,6 +15,7 @@ from qiyu.errors import EndReason, ErrorCode, ProtocolViolation, Refused, WsClos
 from qiyu.living.events import RoomEvents
 from qiyu.metrics import Metrics
 from qiyu.model import Address, Instant, address_text
+from qiyu.presence.presence import User
 from qiyu.protocol.handshake import BadRequest
 from qiyu.protocol.packet import MsgCode
 from qiyu.routing.endpoint import Door, State
@@ -22,6 +23,7 @@ from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.outbox import Outbox
 from qiyu.routing.session import Room, Session
+from qiyu.services.pins import Pins
 from qiyu.services.refusals import Refusals
 from qiyu.services.replay import Replays
 from qiyu.services.tokens import Identity
@@ -64,17 +66,20 @@ class Sessions:
         self._refusals = refusals
         self._hub = hub
         self._in_flight = in_flight
-        self._events = events
+        self.events = events
         self._replays = replays
         self._states = states
         self.rules = rules
         self._metrics = metrics
         self._ids = itertools.count(1)
+        self.pins: Pins | None = None
+        """Where each user is among several instances; None for an instance that is alone."""
+        self.make: type[Session] = Session
         self._not_logged_in: dict[Session, float] = {}  # when it was opened; the oldest first
 
     def open(self, door: Door, outbox: Outbox, address: Address, now: Instant) -> Session:
         """A connection was accepted; it has `login_seconds` to say who it is."""
-        session = Session(next(self._ids), door, outbox, address, now.monotonic)
+        session = self.make(next(self._ids), door, outbox, address, now.monotonic)
         self._not_logged_in[session] = now.monotonic
         return session
 
@@ -86,7 +91,7 @@ class Sessions:
         """It has not logged in, and is somebody else's from here on."""
         del self._not_logged_in[session]
 
-    def log_in(self, session: Session, identity: Identity) -> None:
+    def log_in(self, session: Session, identity: Identity, now: Instant) -> None:
         """The session is `identity` from here on; whichever session was, ends as `replaced`."""
         del self._not_logged_in[session]
         session.state = self._states.logged_in
@@ -97,7 +102,11 @@ class Sessions:
         if replaced is not None:
             self._metrics.sessions_replaced += 1
             self.end(replaced, EndReason.REPLACED)
-        self._replays.begin(session)
+        if self.pins is None:
+            self._replays.begin(session)
+        else:  # the inbox is read once others can find the session
+            self._replays.hold(session)
+            self.pins.log_in(User(session.app_id, session.user_id), session.id, now.unix_ms)
         self._metrics.logins += 1
         log.debug("logged in", session=session.id, user=session.user_id, app=session.app_id, wire=session.wire.name)
 
@@ -119,16 +128,20 @@ class Sessions:
         room = self._hub.enter(session, room_id)
         if before is not room:
             if before is not None:
-                self._events.left(session, before)
-            self._events.entered(session, room)
+                self.events.left(session, before)
+            self.events.entered(session, room)
         return room
+
+    def online(self, room: Room) -> int:
+        """How many are in the room, on whichever instance."""
+        return self.events.online(room)
 
     def leave_room(self, session: Session) -> None:
         """Take the session out of its room, if it is in one."""
         room = session.room
         if room is not None:
             self._hub.leave(session)
-            self._events.left(session, room)
+            self.events.left(session, room)
 
     def end(self, session: Session, reason: EndReason, *, retry_after_ms: int = 0) -> None:
         """End a session that did nothing wrong: LOGOUT with the reason, then close."""
@@ -205,3 +218,5 @@ class Sessions:
         self.leave_room(session)
         self._hub.unbind(session)
         self._replays.forget(session)
+        if self.pins is not None and session.user_id:
+            self.pins.log_out(User(session.app_id, session.user_id), session.id)

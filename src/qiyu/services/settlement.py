@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from qiyu.errors import ErrorCode, Refused
 from qiyu.metrics import Metrics
 from qiyu.model import Instant
@@ -11,11 +13,21 @@ from qiyu.services.message import UNDELIVERED, Message, MessageContent
 from qiyu.storage.messages import Outcome, Stored, WhyNot
 
 
+class Elsewhere(Protocol):
+    """What there is besides this instance (services/cluster.py)."""
+
+    def stored(self, message: Message, /) -> None:
+        """It is stored, and delivered here: other instances are to have it."""
+        ...
+
+
 class Settlement:
     """Tells them. Where the message stands is for its callers to keep."""
 
     def __init__(self, delivery: Delivery, metrics: Metrics) -> None:
         self.delivery = delivery
+        self.elsewhere: Elsewhere | None = None
+        """None for an instance that is alone."""
         self._metrics = metrics
 
     def committed(self, message: Message, outcome: Outcome, now: Instant) -> None:
@@ -35,7 +47,11 @@ class Settlement:
         self._metrics.messages_stored += 1
         if message.status in UNDELIVERED:
             self.deliver(message, now)
+            if self.elsewhere is not None:
+                self.elsewhere.stored(message)
             self._receipt(message, message.msg_id)
+        elif self.elsewhere is not None:
+            self.elsewhere.stored(message)
 
     def never_stored(self, message: Message) -> None:
         """The database will not take this message, now or later: a bug, and no reason to hold up others."""

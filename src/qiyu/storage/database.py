@@ -104,6 +104,12 @@ class Database:
         """Begin every transaction that may write with this from now on; it raises where nothing is to be written."""
         self._guard = check
 
+    def join_anew(self) -> None:
+        """This process was fenced, and becomes another instance: until `guard` is called, nothing is guarded."""
+        self._guard = None
+        self.fenced = trio.Event()
+        self.fenced_because = None
+
     async def run(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, ...)` in one transaction, commit, and return its result.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qiyu.metrics import Gauge, Metrics
     from qiyu.model import Address, Instant, Network
     from qiyu.routing.hub import Hub
+    from qiyu.services.cluster import Cluster
     from qiyu.services.tokens import Tokens
 
 
@@ -48,8 +49,9 @@ class WebContext:
     gauges: Mapping[str, Gauge]
     """By name, what rises and falls: sessions, messages that wait."""
     clock: Callable[[], Instant]
-    ping: Callable[[], Awaitable[object]]
-    """Asks the database for nothing; raises DatabaseUnavailable, or takes its time, where that does not work."""
+    ping: Callable[[], Awaitable[Sequence[str]]]
+    """Asks the database for nothing; raises DatabaseUnavailable, or takes its time, where that does not work, and
+    Draining for an instance that stops. Returns what else does not work."""
     tcp_port: int
     ws_port: int
     tcp_public_address: str = ""
@@ -60,6 +62,8 @@ class WebContext:
     """What the path of each WebSocket begins with here, such as /im."""
     tls_listeners: frozenset[str] = frozenset()
     """Which of `tcp`, `ws`, `http` and `rtmp` speak TLS here."""
+    cluster: Cluster | None = None
+    """None for an instance that is alone."""
     rtmp_port: int = 0
     """0 where no pictures come in here."""
     rtmp_public_url: str = ""

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 from quart import Blueprint, Response
 
-from qiyu.errors import DatabaseUnavailable
+from qiyu.errors import DatabaseUnavailable, Draining
 from qiyu.web.context import context
 from qiyu.web.responses import reply
 
@@ -27,18 +27,27 @@ async def healthz() -> Response:
 
 @health.get("/readyz")
 async def readyz() -> Response:
-    """Whether to send clients here: 200 when the database answers within a second, else 503."""
+    """Whether to send clients here: 200 when the database answers within a second, else 503.
+
+    Among several instances, 200 with the status `degraded` where something else is amiss, and why; 503 for one that is
+    stopping.
+    """
     with trio.move_on_after(READY_SECONDS):
         try:
-            await context().ping()
+            reasons = await context().ping()
         except DatabaseUnavailable:
             return _not_ready("the database does not answer")
+        except Draining:
+            return _not_ready("this instance is stopping", "draining")
+        if reasons:
+            inside = {"reasons": reasons} if context().shows_inside else {}
+            return reply(200, "success", {"status": "degraded", **inside})
         return reply(200, "success", {"status": "ok"})
     return _not_ready(f"the database does not answer within {READY_SECONDS} s")
 
 
-def _not_ready(why: str) -> Response:
-    return reply(503, why if context().shows_inside else "not ready", {"status": "unavailable"})
+def _not_ready(why: str, status: str = "unavailable") -> Response:
+    return reply(503, why if context().shows_inside else "not ready", {"status": status})
 
 
 @inside.get("/metrics")
