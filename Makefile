@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FUZZ_EXAMPLES ?= 20000
 FUZZ_MINUTES ?= 10
+SOAK_MINUTES ?= 10
 CRASH_SECONDS ?= 180
 ABUSE_OPTIONS ?=
 CRASH_INSTANCES ?= 1
@@ -17,7 +18,7 @@ INSTALLED_FROM := pyproject.toml hatch_build.py src/qiyu/protocol/_accelerator.c
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo cluster test check fuzz fuzz-coverage sanitize crash abuse simulate bench bench-quick screenshots clean
+.PHONY: help serve demo cluster test check fuzz fuzz-coverage sanitize crash abuse simulate bench soak bench-quick screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ crash: $(VENV)/.development ## Kill the server under load, again and again (CRAS
 
 abuse: $(VENV)/.development ## Attack a server, and see what others notice of it (ABUSE_OPTIONS=--help)
 	cd tests && ../$(BIN)/python -m abuse $(ABUSE_OPTIONS)
+
+soak: $(VENV)/.development ## Let clients come and go, be killed and come back for long (SOAK_MINUTES=10), and see that nothing grows
+	cd tests && ../$(BIN)/python -m soak --minutes $(SOAK_MINUTES)
 
 simulate: $(VENV)/.development ## Run a cluster in one process, with everything going wrong that can (SIMULATE_SEEDS=1000)
 	cd tests && ../$(BIN)/python -m simulate --seeds $(SIMULATE_SEEDS)
