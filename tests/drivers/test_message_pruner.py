@@ -100,12 +100,12 @@ async def test_what_an_inbox_held_goes_when_it_is_acknowledged(autojump_clock: M
 
 
 async def test_what_nobody_fetched_leaves_the_inbox(autojump_clock: MockClock, bench: Bench) -> None:
-    alice = bench.harness.log_in(ALICE)
-    for _ in range(PRUNE_MESSAGES + 1):
-        alice.whisper(BOB, "old")
+    senders = [bench.harness.log_in(ALICE + 10 * n) for n in range(3)]  # an inbox has space for more than one
+    for n in range(PRUNE_MESSAGES + 1):
+        senders[n % 2].whisper(BOB, "old")
     await bench.writer.flushed()
     days_go_by(bench, 3)
-    alice.whisper(BOB, "new")
+    senders[2].whisper(BOB, "new")
     await bench.writer.flushed()
     async with pruning(bench, kept_days=1, inbox_days=2):
         await trio.sleep(3 * ROUND)

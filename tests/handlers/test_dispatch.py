@@ -78,7 +78,7 @@ def test_a_websocket_message_is_judged_before_it_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x00", struct.pack(">hii", MAGIC, 1003, -1)]
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x00\x00", struct.pack(">hii", MAGIC, 1003, -1)]
 )
 def test_garbage_on_the_tcp_port(garbage: bytes) -> None:
     harness = Harness()

@@ -28,7 +28,7 @@ async def test_a_vip_goes_live(site: Site, how: str) -> None:
     ann = await site.user(vip=True, avatar="/ann.png")
     answer = await ann.post("/living/startingLiving", **{how: {"type": 2}})
     [just_opened] = await listed(site, type=2)
-    assert just_opened["anchorNickName"] is None
+    assert just_opened["anchorNickName"] == "ann"
     await site.context.living_rooms.refresh(site.now)
     [room] = await listed(site, type=2)
     assert answer.data == {"roomId": room["id"]}

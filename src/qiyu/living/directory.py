@@ -55,7 +55,7 @@ class RoomDirectory:
         self.on_close: list[Callable[[int], None]] = []
         """Each is called with the number of a room that is open no more."""
         self.anchors: dict[int, User] = {}
-        """The accounts of the anchors of listed rooms, by id; that of a new one comes within a second."""
+        """The accounts of the anchors of listed rooms, by id; that of one started elsewhere comes within a second."""
         self.generation = 0
         """How many starts and closes there were here: what was read before the last one is out of date."""
 
