@@ -200,6 +200,8 @@ class Installation:
             "QIYU_LIVING__EVENTS": "false",
             "QIYU_ACK__RETRY_SECONDS": "60",
             "QIYU_LOG__FORMAT": "json",
+            "QIYU_LIMITS__MESSAGES_PER_SECOND": "0",
+            "QIYU_LIMITS__LOGINS_PER_SECOND": "0",
             **{f"QIYU_{name.upper()}": value for name, value in settings.items()},
         }
 
