@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -48,6 +48,7 @@ from qiyu.living.restrictions import Restrictions
 from qiyu.living.rooms import LivingRooms
 from qiyu.living.stream_keys import StreamKeys
 from qiyu.living.streams import StreamRules, Streams
+from qiyu.logs import waiting_bytes
 from qiyu.metrics import Gauge, Metrics
 from qiyu.model import InstanceId, Instant, Network
 from qiyu.presence.presence import Lease
@@ -55,7 +56,7 @@ from qiyu.presence.redis import RedisPresence
 from qiyu.protocol import accelerator
 from qiyu.protocol.packet import APP_ID
 from qiyu.protocol.rtmp import RtmpLimits
-from qiyu.routing.endpoint import Door
+from qiyu.routing.endpoint import Door, Endpoint
 from qiyu.routing.hub import Hub
 from qiyu.routing.inflight import InFlight
 from qiyu.routing.msgid import MsgIds
@@ -69,6 +70,7 @@ from qiyu.services.deferral import Deferral, RememberingDeferral
 from qiyu.services.delivery import Delivery
 from qiyu.services.departures import Departures
 from qiyu.services.entering import Entering
+from qiyu.services.holdings import Holdings
 from qiyu.services.leases import LeaseKeeper, LeaseRules
 from qiyu.services.limits import Limits, Rates
 from qiyu.services.links import Links
@@ -304,6 +306,23 @@ def build_node(
         login_seconds=limits.login_seconds,
         need_no_login=settings.video.open,
     )
+    publishers = Publishers(streams, limits.login_seconds, metrics)
+
+    def everybody() -> Iterator[Endpoint]:
+        return itertools.chain(sessions, viewers, publishers)
+
+    holdings = Holdings(
+        {
+            "outboxes": lambda: outboxes.bytes,
+            "message queue": lambda: queue.held_bytes,
+            "rings": lambda: rings.held_bytes,
+            "in flight": lambda: in_flight.held_bytes,
+            "timers": lambda: redelivery.held_bytes,
+            "put aside": lambda: deferral.held_bytes,
+            "log": waiting_bytes,
+        },
+        everybody,
+    )
     directory.is_on_air = streams.is_on_air
     directory.on_close += [streams.close_room, viewers.close_room]
     chat = Chat(queue, rings, msg_ids, restrictions, limits.content_chars, metrics, checks)
@@ -347,11 +366,11 @@ def build_node(
         sign_outs=SignOuts(ended, hub, sessions, metrics),
         stream_keys=StreamKeys(secret, settings.video.key_hours * HOUR_SECONDS),
         streams=streams,
-        publishers=Publishers(streams, limits.login_seconds, metrics),
+        publishers=publishers,
         viewers=viewers,
         metrics=metrics,
         limits=checks,
-        pressure=Pressure(outboxes, hub, viewers, metrics),
+        pressure=Pressure(outboxes, holdings, everybody, metrics),
         origins=Origins(settings.ws.allowed_origins),
         refusals=refusals,
         ws_path=settings.ws.path,
@@ -428,6 +447,10 @@ def _web_context(
                 "Deliveries that are sent and not acknowledged.", lambda: node.in_flight.deliveries
             ),
             "outbox_bytes": Gauge("Bytes owed to all clients together.", lambda: node.outboxes.bytes),
+            "held_bytes": Gauge(
+                "Bytes owed to clients and held for them, about: what `queued_bytes` bounds.",
+                lambda: node.pressure.holdings.total,
+            ),
             "pictures": Gauge("Rooms that are on air.", lambda: node.streams.pushes),
             "viewers": Gauge("Connections that watch a picture.", lambda: node.streams.viewers),
             **_gauges(node.cluster),

@@ -37,6 +37,7 @@ _LEVELS: Final = {
 }
 _SECRET_NAME: Final = re.compile(r"token|secret|passw|authorization|cookie|qytk", re.IGNORECASE)
 QUEUED_LINES: Final = 10_000
+LINE_BYTES: Final = 300
 EXIT_SECONDS: Final = 0.5  # for the last lines, when the process ends
 
 # They log, with tracebacks, what is dealt with and told elsewhere: a connection that the database closed, and a machine
@@ -183,6 +184,11 @@ class _BackgroundStream(io.TextIOBase):
             self._dropped += 1
         return len(line)
 
+    @property
+    def waiting(self) -> int:
+        """How many lines do."""
+        return self._lines.qsize()
+
     def flush(self) -> None:
         """Nothing to do: the thread flushes."""
 
@@ -202,10 +208,19 @@ class _BackgroundStream(io.TextIOBase):
             self._lines.task_done()
 
 
+def waiting_bytes() -> int:
+    """About what the lines take that wait to be written."""
+    return LINE_BYTES * sum(each.waiting for each in _backgrounds)
+
+
 def _in_background(stream: TextIO) -> TextIO:
     background = _BackgroundStream(stream)
+    _backgrounds.append(background)
     atexit.register(background.drain, EXIT_SECONDS)
     return background  # type: ignore[return-value]  # of a TextIO, loggers use only write and flush
+
+
+_backgrounds: Final[list[_BackgroundStream]] = []
 
 
 class _NamedLogger(structlog.WriteLogger):

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from harness import BIZ, ERROR, LOGOUT, Client, Harness, error_of
+from harness import BIZ, ERROR, HEADER, HEARTBEAT, LOGOUT, MAGIC, Client, Harness, error_of
 from qiyu.errors import EndReason
+from qiyu.services.holdings import REFERENCE_BYTES
 from qiyu.services.pressure import LEAST_BYTES
 
 BOUND = 1_000_000
@@ -56,15 +57,16 @@ def test_above_it_those_who_are_owed_most_end() -> None:
 def test_at_the_bound_nobody_ends_and_many_who_are_owed_little_never_do() -> None:
     harness = Harness(limits={"queued_bytes": BOUND})
     client = harness.log_in(10_000)
-    client.session.outbox.push(b"x" * BOUND)
+    client.session.outbox.push(b"x" * (BOUND - harness.node.pressure.holdings.total - 3 * REFERENCE_BYTES))
     harness.advance(0.25)
+    assert harness.node.pressure.holdings.total == BOUND
     assert not client.session.ended
     client.session.outbox.push(b"x")
     harness.advance(0.25)
     assert client.session.ended
     many = [harness.log_in(20_000 + n) for n in range(40)]
     for one in many:
-        one.session.outbox.push(b"x" * (LEAST_BYTES - 1))
+        one.session.outbox.push(b"x" * (LEAST_BYTES - 1 - 3 * REFERENCE_BYTES))
     harness.advance(0.25)
     assert not any(one.session.ended for one in many)
     assert "bytes" in repr(harness.node.pressure)
@@ -76,3 +78,16 @@ def test_without_a_bound_there_is_none() -> None:
     client.session.outbox.push(b"x" * 3_000_000)
     harness.advance(0.25)
     assert not client.session.ended
+
+
+def test_who_begins_a_long_packet_and_never_ends_it_is_among_the_slow() -> None:
+    harness = Harness(limits={"queued_bytes": BOUND, "body_bytes": 2 * BOUND})
+    modest, greedy = harness.log_in(10_000), harness.log_in(10_001)
+    modest.write(HEADER.pack(MAGIC, HEARTBEAT, BOUND) + bytes(300_000))
+    harness.advance(0.25)
+    assert harness.node.pressure.holdings.total >= 300_000
+    greedy.write(HEADER.pack(MAGIC, HEARTBEAT, BOUND) + bytes(800_000))
+    harness.advance(0.25)
+    assert (modest.session.ended, greedy.session.ended) == (False, True)
+    (end,) = greedy.receive()
+    assert (end.code, end.data["reason"]) == (LOGOUT, EndReason.SLOW.text)

@@ -280,7 +280,7 @@ class LimitsSettings(_Section):
     )
     queued_bytes: types.Limit = Field(
         default=536_870_912,
-        description="Bytes owed to all receivers together; above it, the slowest lose room messages, then end.",
+        description="Bytes owed to clients and held for them, in all; near it, the slow lose room messages, then end.",
     )
     outbox_soft_bytes: types.Limit = Field(
         default=1_048_576,

@@ -93,6 +93,11 @@ class Handshake:
         self.answer = b""
 
     @property
+    def unfinished(self) -> int:
+        """Bytes of the request that are kept."""
+        return len(self._head)
+
+    @property
     def started(self) -> bool:
         """Whether the request has begun and is not yet complete."""
         return bool(self._head) and self.request is None and self.error is None

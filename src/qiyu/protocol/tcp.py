@@ -47,6 +47,11 @@ class TcpWire:
     def __repr__(self) -> str:
         return f"<TcpWire unfinished={len(self._unfinished or b'')} error={self.error!r}>"
 
+    @property
+    def unfinished(self) -> int:
+        """See `Wire.unfinished`."""
+        return 0 if self._unfinished is None else len(self._unfinished)
+
     def receive_data(self, data: Buffer, /) -> list[Packet]:
         """See `Wire.receive_data`."""
         if self.error is not None:

@@ -85,6 +85,13 @@ class WebSocketWire(FrameReader[Packet]):
         self._state = _DONE
         return response
 
+    @property
+    def unfinished(self) -> int:
+        if self._handshake is not None:
+            return self._handshake.unfinished
+        size = 0 if self._buffer is None else len(self._buffer)
+        return size if self._message is None else size + len(self._message)
+
     def receive_data(self, data: Buffer, /) -> list[Packet]:
         self.frames = 0
         if self._state != _OPEN:

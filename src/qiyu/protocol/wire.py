@@ -35,6 +35,11 @@ class Wire(Protocol):
         """How many frames the last `receive_data` took that were no packets: control frames, pieces of a message."""
         ...
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes that are kept of what has not come to its end."""
+        ...
+
     def receive_data(self, data: Buffer, /) -> list[Packet]:
         """Take bytes as they came off the connection, in any portions; return the packets they complete.
 

@@ -23,12 +23,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from qiyu.metrics import Metrics
 from qiyu.routing.feed import Feed
 from qiyu.routing.publication import Publication
 from qiyu.routing.room_log import LONGEST
 from qiyu.routing.session import Room, Session, Table
+
+DELIVERY_BYTES: Final = 100
 
 
 class InFlight:
@@ -48,6 +51,11 @@ class InFlight:
 
     def __repr__(self) -> str:
         return f"<InFlight {self.deliveries} deliveries>"
+
+    @property
+    def held_bytes(self) -> int:
+        """About a hundred bytes for each delivery, were all of them in tables."""
+        return DELIVERY_BYTES * self.deliveries
 
     def has_space(self, session: Session, count: int) -> bool:
         """Whether so many more may be in flight to the session with none forgotten for it."""

@@ -12,6 +12,8 @@ from typing import Final
 from qiyu.routing.publication import Publication
 from qiyu.routing.session import Session
 
+MESSAGE_BYTES: Final = 1_000
+
 DEFERRED_MESSAGES: Final = 1_000
 """The most newer messages that are put aside for a session; beyond it, they are read again from the inbox."""
 
@@ -26,6 +28,11 @@ class Deferral:
 
     def __repr__(self) -> str:
         return f"<Deferral of {sum(map(len, self._newer.values()))} messages for {len(self._newer)} sessions>"
+
+    @property
+    def held_bytes(self) -> int:
+        """What is put aside, about; each is a message of its own."""
+        return MESSAGE_BYTES * sum(map(len, self._newer.values()))
 
     def begin(self, session: Session) -> None:
         """The session has logged in: what comes for it from here on is put aside."""

@@ -46,6 +46,10 @@ BATCH_MESSAGES: Final = 1_000
 CROWDED_MESSAGES: Final = 2 * BATCH_MESSAGES
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 
+MESSAGE_BYTES: Final = 1_500
+"""What a message takes beside its data, about: its packet, once for each kind of wire, and its row."""
+ACK_BYTES: Final = 200
+
 NO_ANSWER: Final = "the database does not answer"
 
 
@@ -76,6 +80,11 @@ class MessageQueue:
     def __len__(self) -> int:
         """Messages that are not settled."""
         return len(self._queue) + len(self._taken)
+
+    @property
+    def held_bytes(self) -> int:
+        """The data of all messages that wait, and what stands around each, about; an ACK that waits takes 200."""
+        return self._bytes + MESSAGE_BYTES * len(self) + ACK_BYTES * len(self._acks)
 
     @property
     def is_idle(self) -> bool:

@@ -9,7 +9,7 @@ send for as long as its encoder looks ahead. Meanwhile what it sends is thrown a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
 from typing import Final
@@ -62,6 +62,11 @@ class Publishers:
 
     def __repr__(self) -> str:
         return f"<Publishers on_air={len(self._on_air)} not_begun={len(self._not_begun)}>"
+
+    def __iter__(self) -> Iterator[Publisher]:
+        """All that have not been told to go."""
+        yield from self._not_begun
+        yield from self._on_air
 
     def open(self, door: Door, outbox: Outbox, address: Address, now: Instant) -> Publisher:
         """See `Owner.open`."""

@@ -21,6 +21,9 @@ from qiyu.routing.publication import Publication
 from qiyu.routing.router import Router
 from qiyu.routing.session import Room, Session
 
+TIMER_BYTES: Final = 300
+ROOM_TIMER_BYTES: Final = 2_000
+
 RESENDS_A_TICK: Final = 10_000
 """About how many packets are sent again before others have their turn; the rest is for the next tick."""
 
@@ -64,6 +67,11 @@ class Redelivery:
 
     def __len__(self) -> int:
         return len(self._to_rooms) + len(self._to_sessions)
+
+    @property
+    def held_bytes(self) -> int:
+        """A timer takes a few hundred bytes; a room's has a packet as well, with copies for each kind of wire."""
+        return ROOM_TIMER_BYTES * len(self._to_rooms) + TIMER_BYTES * len(self._to_sessions)
 
     def sent_to_room(self, room: Room, publication: Publication, now: Instant) -> None:
         """A message went out to the members of a room."""

@@ -107,6 +107,11 @@ class Rings:
     def __repr__(self) -> str:
         return f"<Rings rooms={len(self._rings)} bytes={self._size}>"
 
+    @property
+    def held_bytes(self) -> int:
+        """What all messages that are kept take, about (`Publication.size`)."""
+        return self._size
+
     def find(self, key: tuple[int, int]) -> Ring | None:
         """The ring of a room, if there is one."""
         return self._rings.get(key)

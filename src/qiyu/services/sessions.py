@@ -6,7 +6,7 @@ Everything that ends a session goes through `end` or `refuse`, so that the table
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -76,6 +76,11 @@ class Sessions:
         """Where each user is among several instances; None for an instance that is alone."""
         self.make: type[Session] = Session
         self._not_logged_in: dict[Session, float] = {}  # when it was opened; the oldest first
+
+    def __iter__(self) -> Iterator[Session]:
+        """All of them, logged in or not; the tables must not change meanwhile."""
+        yield from self._not_logged_in
+        yield from self._hub
 
     def open(self, door: Door, outbox: Outbox, address: Address, now: Instant) -> Session:
         """A connection was accepted; it has `login_seconds` to say who it is."""
@@ -199,7 +204,7 @@ class Sessions:
 
     def end_all(self, reason: EndReason, retry_after_ms: Callable[[], int]) -> None:
         """End every session, logged in or not; each with its own time to come back, so that they do not all at once."""
-        for session in [*self._not_logged_in, *self._hub]:
+        for session in list(self):
             self.end(session, reason, retry_after_ms=retry_after_ms())
 
     def _sweep_not_logged_in(self, now: Instant) -> None:

@@ -80,6 +80,11 @@ class ChunkReader:
         """Whether all that came makes whole messages."""
         return not self._rest and not self._unfinished and self._stream is None
 
+    @property
+    def kept(self) -> int:
+        """Bytes of messages that have not come to their end, so far."""
+        return len(self._rest) + sum(len(stream.body or b"") for stream in self._streams.values())
+
     def receive_data(self, data: Buffer, /) -> list[Message]:
         """The messages that these bytes complete; those before a fault, which then is in `error`."""
         messages: list[Message] = []

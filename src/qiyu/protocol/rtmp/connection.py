@@ -116,6 +116,11 @@ class RtmpConnection:
         out, self._out = self._out, []
         return b"".join(out)
 
+    @property
+    def unfinished(self) -> int:
+        """See `Wire.unfinished`; the handshake's three kilobytes are not in it."""
+        return self._chunks.kept
+
     def receive_data(self, data: Buffer, /) -> list[Event]:
         """Take bytes as they came, in any portions; return what they ask for and bring."""
         events: list[Event] = []

@@ -48,6 +48,10 @@ class RtmpWire:
         """As of `Wire`; none once the peer has been told to go, whatever it sends then."""
         return None if self._is_closed else self._connection.error
 
+    @property
+    def unfinished(self) -> int:
+        return self._connection.unfinished
+
     def receive_data(self, data: Buffer, /) -> list[Packet]:
         return [_packet(event) for event in self._connection.receive_data(data)]
 
