@@ -331,7 +331,8 @@ class Accounts(RuleBasedStateMachine):
             peer.write(b"no packet begins like this")
         else:
             self.harness.dispatcher.crashed(peer.session)
-        waits = bool(peer.session.held or peer.session.waiting)  # what came before is answered before a good-bye
+        # What came before is answered before a good-bye.
+        waits = peer.session.held is not None or peer.session.waiting > 0
         assert peer.session.ended or (waits and how in {"log out", "violate"})
         if peer.session.ended:
             del self.peers[user]
