@@ -10,7 +10,7 @@ from harness import Harness
 from qiyu.routing.publication import Kind, Publication
 from qiyu.routing.session import Session
 from qiyu.services import deferral
-from qiyu.services.deferral import Deferral
+from qiyu.services.deferral import Deferral, RememberingDeferral
 
 
 def session() -> Session:
@@ -69,6 +69,42 @@ def test_nothing_is_left_of_who_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     for each in (bob, cleo, cleo):
         aside.forget(each)
     assert (aside._newer, aside._overrun, aside._replayed) == ({}, set(), {})
+
+
+class TestAmongSeveralInstances:
+    """msgIds say nothing of the order in which two instances' messages come."""
+
+    def test_what_was_sent_is_not_sent_again_whatever_its_number(self) -> None:
+        aside, bob = RememberingDeferral(), session()
+        aside.begin(bob)
+        assert aside.admits_replayed(bob, message(5))
+        assert ids(aside.end(bob, 5)) == []
+        assert [aside.admits(bob, message(number)) for number in (5, 4, 6, 4)] == [False, True, True, False]
+
+    def test_what_is_put_aside_comes_after_the_inbox_and_not_what_that_had(self) -> None:
+        aside, bob = RememberingDeferral(), session()
+        aside.begin(bob)
+        assert not any(aside.admits(bob, message(number)) for number in (7, 3, 5))
+        aside.begin(bob)  # the inbox is read once more: what was put aside stays
+        assert aside.admits_replayed(bob, message(5))
+        assert ids(aside.end(bob, 5)) == [7, 3]
+
+    def test_more_than_can_be_put_aside_is_read_from_the_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deferral, "DEFERRED_MESSAGES", 1)
+        aside, bob = RememberingDeferral(), session()
+        aside.begin(bob)
+        for number in (1, 2):
+            aside.admits(bob, message(number))
+        assert aside.end(bob, 9) is None
+        assert (Deferral().again_from(9), aside.again_from(9)) == (9, 0)
+
+    def test_what_is_remembered_is_bounded_and_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deferral, "REMEMBERED_MESSAGES", 2)
+        aside, bob = RememberingDeferral(), session()
+        assert all(aside.admits(bob, message(number)) for number in (1, 2, 3))
+        assert [aside.admits(bob, message(number)) for number in (3, 2, 1)] == [False, False, True]
+        aside.forget(bob)
+        assert (aside._newer, aside._sent) == ({}, {})
 
 
 @pytest.mark.property

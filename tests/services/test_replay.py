@@ -321,3 +321,32 @@ def test_a_message_to_oneself_during_ones_own_replay(harness: Harness) -> None:
     bob.whisper(BOB, "to myself")
     harness.settle()
     assert bob.contents() == ["old", "to myself"]
+
+
+def test_one_that_is_held_reads_nothing_before_it_may(harness: Harness) -> None:
+    write_to_bob(harness, 1)
+    harness.settle()
+    bob = harness.log_in(BOB)
+    bob.receive()
+    harness.node.replays.hold(bob.session)
+    write_to_bob(harness, 2)
+    harness.settle()
+    assert bob.receive() == []
+    harness.node.replays.read(bob.session)
+    harness.settle()
+    assert [packet.data["content"] for packet in bob.receive()] == ["2"]
+    bob.acknowledge(*map(str, inbox_of_bob(harness)))
+
+
+def test_the_answer_to_an_earlier_reading_is_none_to_a_later_one(harness: Harness) -> None:
+    harness.stores_at_once = False
+    bob = harness.log_in(BOB)
+    replays = harness.node.replays
+    (asked,) = replays.take_new()
+    replays.read(bob.session)
+    replays.checked(asked, harness.now, is_empty=True)  # as it was then
+    assert replays.is_replaying(bob.session)
+    replays.put_back([asked])
+    (asked,) = replays.take_new()
+    replays.checked(asked, harness.now, is_empty=True)
+    assert not replays.is_replaying(bob.session)
