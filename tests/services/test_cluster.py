@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness import BIZ, ERROR, LOGOUT, ROOM, Client, error_of, receipts
+from qiyu.errors import PresenceUnavailable
+from qiyu.protocol.packet import BizCode
 from qiyu.services import rooms_here
 from qiyu.services.homes import RoomKey, State
 from several import Member, Several
@@ -198,3 +200,72 @@ def test_a_message_that_no_link_carries_is_refused() -> None:
     anna.say("x" * 100_001, cid="long")
     (refused,) = anna.receive()
     assert error_of(refused) == 400
+
+
+def test_rooms_are_counted_where_they_are_at_home_and_told_everywhere() -> None:
+    several = Several(3, living={"require_open_room": False, "events": True})
+    one, two, three = several.members
+    peers = []
+    for member, user in zip(several.members, (ANNA, BERT, CLEO), strict=True):
+        peer = member.log_in(user)
+        several.settle()
+        enter(several, peer)
+        several.pass_time(1)
+        peers.append(peer)
+    for peer in peers:
+        peer.receive()
+    peers[1].send(BIZ, bizCode=BizCode.LIKE, data={"roomId": 7, "count": 5})
+    peers[2].send(BIZ, bizCode=BizCode.LIKE, data={"roomId": 7, "count": 6})
+    several.pass_time(3)
+    for peer in peers:
+        last = [packet.data for packet in peer.receive() if packet.data.get("event") == "count"][-1]
+        assert (last["online"], last["goodNum"]) == (3, 11)
+    peers[2].send(ROOM, data={"roomId": None})
+    several.settle()
+    for peer in peers[:2]:
+        (left,) = [packet.data for packet in peer.receive() if packet.data.get("event") == "leave"]
+        assert left["userId"] == CLEO
+    several.pass_time(3)
+    assert [member.node.room_events.members(*HALL) for member in (one, two)] == [2, 2]
+    assert one.node.room_events.counts(*HALL).visits == 3
+    assert one.node.room_events.counts(*HALL).peak == 3
+    assert [member.cluster.reports.is_home(HALL) for member in (one, two, three)] == [True, False, False]
+    several.fence(one)
+    peers[1].receive()
+    several.pass_time(2)
+    (count,) = [packet.data for packet in peers[1].receive() if packet.data.get("event") == "count"][-1:] or [{}]
+    assert two.node.room_events.members(*HALL) == 1
+    assert two.node.room_events.counts(*HALL).likes == 11
+    assert count.get("online", 1) == 1
+
+
+def test_clients_are_sent_where_the_fewest_are() -> None:
+    several, (one, two), _ = together()
+    for user in range(30_001, 30_004):
+        one.log_in(user)
+    several.pass_time(8)  # until each has told the other
+    assert [one.cluster.least_loaded().number for _ in range(3)] == [two.me.number] * 3
+    assert (
+        one.cluster.least_loaded().number == one.me.number
+    )  # three have been sent there since it said how many it has
+    two.cluster.is_draining = True
+    several.pass_time(8)
+    assert {one.cluster.least_loaded().number for _ in range(9)} == {one.me.number}
+
+
+def test_what_is_amiss_is_said() -> None:
+    several, (one, two), _ = together()
+    several.pass_time(4)
+    assert one.cluster.reasons() == []
+    several.presence.failure = PresenceUnavailable("away")
+    several.cut(one, two)
+    one.log_in(CLEO)
+    several.pass_time(8)
+    reasons = " / ".join(one.cluster.reasons())
+    assert "Redis does not answer" in reasons
+    assert "1 users cannot be found" in reasons
+    several.presence.failure = None
+    several.presence.empty()
+    several.mend(one, two)
+    several.pass_time(5)
+    assert one.cluster.reasons() == []
