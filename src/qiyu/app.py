@@ -514,24 +514,27 @@ def _account_rules(settings: Settings) -> AccountRules:
 
 
 def _gauges(cluster: Cluster | None) -> dict[str, Gauge]:
-    if cluster is None:
-        return {}
+    """Those of several instances; 0 for one that is alone, so that dashboards and alerts fit both."""
+
+    def gauge(text: str, value: Callable[[Cluster], int]) -> Gauge:
+        return Gauge(text, lambda: value(cluster) if cluster is not None else 0)
+
     return {
-        "links": Gauge("Other instances that this one has a link with.", lambda: len(cluster.links)),
-        "homes": Gauge("Rooms that are at home here.", lambda: cluster.homes.here),
-        "pins_unwritten": Gauge(
-            "Users here whom other instances cannot find, for Redis does not answer.", lambda: cluster.pins.unwritten
+        "links": gauge("Other instances that this one has a link with.", lambda each: len(each.links)),
+        "homes": gauge("Rooms that are at home here.", lambda each: each.homes.here),
+        "pins_unwritten": gauge(
+            "Users here whom other instances cannot find, for Redis does not answer.", lambda each: each.pins.unwritten
         ),
-        "kicks_unanswered": Gauge(
-            "Sessions on other instances that are to end, and may not have ended.", lambda: len(cluster.kicks)
+        "kicks_unanswered": gauge(
+            "Sessions on other instances that are to end, and may not have ended.", lambda each: len(each.kicks)
         ),
-        "forwards_unanswered": Gauge(
-            "Messages on their way to the homes of their rooms.", lambda: len(cluster.forwarding)
+        "forwards_unanswered": gauge(
+            "Messages on their way to the homes of their rooms.", lambda each: len(each.forwarding)
         ),
-        "directs_unannounced": Gauge(
-            "Receivers elsewhere who are yet to be told of a direct message.", lambda: len(cluster.directs)
+        "directs_unannounced": gauge(
+            "Receivers elsewhere who are yet to be told of a direct message.", lambda each: len(each.directs)
         ),
-        "presence_requests_waiting": Gauge("Requests that Redis is yet to be asked.", lambda: len(cluster.presence)),
+        "presence_requests_waiting": gauge("Requests that Redis is yet to be asked.", lambda each: len(each.presence)),
     }
 
 
