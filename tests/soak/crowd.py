@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -127,7 +128,8 @@ class Somebody:
             except Closed as closed:
                 raise Over(self._leaves or (f"close frame {closed.code}" if closed.code else UNEXPLAINED)) from None
             if code == BIZ:
-                await self._send(peer, ACK, msgId=body["msgId"])
+                with suppress(*LOST):  # what comes behind it may say why
+                    await self._send(peer, ACK, msgId=body["msgId"])
             elif code == LOGOUT:
                 data = body["data"]
                 raise Over("logged out" if data == "true" else f"ended as {data['reason']}")
@@ -153,10 +155,10 @@ class Somebody:
             await self._send(peer, LOGOUT)
             await self._wait("the LOGOUT was not answered")
         if way == "half-close":
-            self._leaves = "half-closed"
             async with self._sending:
+                self._leaves = "half-closed"
                 await peer.stream.send_eof()
-                await self._wait("the half-close was not answered")
+            await self._wait("the half-close was not answered")
         if way == "twice":
             other = await self._connect()
             await self._crowd.afterwards(other)
@@ -177,7 +179,8 @@ class Somebody:
 
     async def _send(self, peer: RawTcpClient | RawWsClient, code: int, **fields: Any) -> None:
         async with self._sending:
-            await peer.send(code, **fields)
+            if not self._leaves:
+                await peer.send(code, **fields)
 
 
 class Crowd:
