@@ -525,55 +525,49 @@ describe("options", () => {
   });
 });
 
-describe("a page", () => {
-  it("that is left acknowledges at once what it has", async () => {
-    const saved = [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener];
-    const page = new EventTarget();
-    globalThis.document = Object.assign(new EventTarget(), {hidden: false});
-    globalThis.addEventListener = page.addEventListener.bind(page);
-    globalThis.removeEventListener = page.removeEventListener.bind(page);
-    try {
-      await online();
-      for (const [msgId, leave] of [
-        ["1", () => page.dispatchEvent(new Event("pagehide"))],
-        ["2", () => document.dispatchEvent(new Event("visibilitychange"))],
-      ]) {
-        client.ack(msgId);
-        assert.equal(FakeSocket.last.of(Code.ACK).some((ack) => ack.msgId === msgId), false);
-        document.hidden = msgId === "2";
-        leave();
-        assert.equal(FakeSocket.last.of(Code.ACK).some((ack) => ack.msgId === msgId), true);
-      }
-      client.stop();
-    } finally {
-      [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener] = saved;
-    }
-  });
-});
+/** Do this where there is a document, as in a page. @param {(page: EventTarget) => Promise<void>} act */
+async function inPage(act) {
+  const saved = [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener];
+  const page = new EventTarget();
+  globalThis.document = Object.assign(new EventTarget(), {hidden: false});
+  globalThis.addEventListener = page.addEventListener.bind(page);
+  globalThis.removeEventListener = page.removeEventListener.bind(page);
+  try {
+    await act(page);
+  } finally {
+    [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener] = saved;
+  }
+}
 
-describe("a device", () => {
-  it("that wakes up or finds its network looks after the connection at once", async () => {
-    const saved = [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener];
-    const page = new EventTarget();
-    globalThis.document = Object.assign(new EventTarget(), {hidden: false});
-    globalThis.addEventListener = page.addEventListener.bind(page);
-    globalThis.removeEventListener = page.removeEventListener.bind(page);
-    try {
-      await online();
-      mock.timers.tick(5000);
-      document.dispatchEvent(new Event("visibilitychange"));
-      assert.equal(FakeSocket.last.of(Code.HEARTBEAT).length, 1);
-      mock.timers.tick(6000);
-      assert.equal(client.state.status, "reconnecting");
-      page.dispatchEvent(new Event("offline"));
-      assert.equal(client.state.status, "offline");
-      page.dispatchEvent(new Event("online"));
-      await settle();
-      assert.equal(FakeSocket.all.length, 2);
-      client.stop();
-      document.dispatchEvent(new Event("visibilitychange"));
-    } finally {
-      [globalThis.document, globalThis.addEventListener, globalThis.removeEventListener] = saved;
+describe("a page", () => {
+  it("that is left acknowledges at once what it has", () => inPage(async (page) => {
+    await online();
+    for (const [msgId, leave] of [
+      ["1", () => page.dispatchEvent(new Event("pagehide"))],
+      ["2", () => document.dispatchEvent(new Event("visibilitychange"))],
+    ]) {
+      client.ack(msgId);
+      assert.equal(FakeSocket.last.of(Code.ACK).some((ack) => ack.msgId === msgId), false);
+      document.hidden = msgId === "2";
+      leave();
+      assert.equal(FakeSocket.last.of(Code.ACK).some((ack) => ack.msgId === msgId), true);
     }
-  });
+    client.stop();
+  }));
+
+  it("that wakes up or finds its network looks after the connection at once", () => inPage(async (page) => {
+    await online();
+    mock.timers.tick(5000);
+    document.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(FakeSocket.last.of(Code.HEARTBEAT).length, 1);
+    mock.timers.tick(6000);
+    assert.equal(client.state.status, "reconnecting");
+    page.dispatchEvent(new Event("offline"));
+    assert.equal(client.state.status, "offline");
+    page.dispatchEvent(new Event("online"));
+    await settle();
+    assert.equal(FakeSocket.all.length, 2);
+    client.stop();
+    document.dispatchEvent(new Event("visibilitychange"));
+  }));
 });
