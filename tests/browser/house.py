@@ -79,6 +79,11 @@ class House:
             return False
         return True
 
+    def resident_bytes(self) -> int:
+        """Memory that its process holds."""
+        assert self._process is not None
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
     def kill(self) -> None:
         """As a power cut does."""
         assert self._process is not None

@@ -439,6 +439,83 @@ async def test_what_one_turn_does_not_send_the_next_one_does(bench: Bench, monke
             assert (await peer.expect(HEARTBEAT))["data"] == "all of you"
 
 
+def flushed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, meanwhile: Callable[[], None] = lambda: None
+) -> list[int]:
+    """Whose outboxes the poller sends from here on, in order; `meanwhile` happens during the first."""
+    order: list[int] = []
+    flush = bench.poller._flush
+
+    def flush_and_tell(connection: PlainConnection, now: Instant) -> None:
+        order.append(cast("Session", connection.endpoint).user_id)
+        flush(connection, now)
+        if len(order) == 1:
+            meanwhile()
+
+    monkeypatch.setattr(bench.poller, "_flush", flush_and_tell)
+    return order
+
+
+async def test_what_may_wait_is_sent_after_everything_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [await bench.log_in(user) for user in range(10001, 10005)]
+    (_, first), (_, second), (_, third), (_, fourth) = members
+    first.outbox.is_bulk = third.outbox.is_bulk = True
+    order = flushed(bench, monkeypatch)
+    for session in (first, second, third, fourth):
+        session.answer(MsgCode.HEARTBEAT, "to you")
+    for peer, _ in members:
+        async with peer:
+            assert (await peer.expect(HEARTBEAT))["data"] == "to you"
+    assert order[:4] == [10002, 10004, 10001, 10003]
+
+
+async def test_what_may_wait_has_a_part_of_a_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time is up, others come first again, and the rest of it after them."""
+    monkeypatch.setattr(poller_module, "BULK_SECONDS", 0)  # up after the first
+    viewers = [await bench.log_in(user) for user in (10001, 10002, 10003)]
+    member, session = await bench.log_in(10009)
+    for _, viewer in viewers:
+        viewer.outbox.is_bulk = True
+    order = flushed(bench, monkeypatch, meanwhile=lambda: session.answer(MsgCode.HEARTBEAT, "meanwhile"))
+    for _, viewer in viewers:
+        viewer.answer(MsgCode.HEARTBEAT, "a frame")
+    for peer, _ in (*viewers, (member, session)):
+        async with peer:
+            await peer.expect(HEARTBEAT)
+    assert order[:4] == [10001, 10009, 10002, 10003]
+
+
+async def test_what_may_wait_for_a_slow_viewer_comes_whole(bench: Bench) -> None:
+    viewer, session = await bench.log_in(10001)
+    member, _ = await bench.log_in(10002)
+    session.outbox.is_bulk = True
+    async with viewer, member:
+        session.outbox.push(frame(ERROR, b'{"data":"%s"}' % (b"x" * 3_000_000)))
+        session.answer(MsgCode.HEARTBEAT, "and the next")
+        await member.send(HEARTBEAT)
+        await member.expect(HEARTBEAT)
+        assert session.outbox.held, "it reads nothing yet"
+        await viewer.expect(ERROR)
+        assert (await viewer.expect(HEARTBEAT))["data"] == "and the next"
+        assert not session.outbox.is_due
+
+
+async def test_who_has_gone_is_not_sent_what_may_wait(bench: Bench) -> None:
+    viewers = [await bench.log_in(user) for user in (10001, 10002)]
+    (gone, first), (peer, _) = viewers
+    for _, session in viewers:
+        session.outbox.is_bulk = True
+    connection = first.outbox.owner
+    for _, session in viewers:
+        session.answer(MsgCode.HEARTBEAT, "a frame")
+    bench.poller._close_later(connection)  # as when its socket fails before its turn comes
+    bench.poller._close_now()
+    async with gone, peer:
+        assert (await peer.expect(HEARTBEAT))["data"] == "a frame"
+        assert first.outbox.owner is None
+        assert len(bench.poller) == 1
+
+
 async def test_long_turns_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     peer, _ = await bench.log_in(10001)
     turns = bench.node.metrics.turns

@@ -86,7 +86,15 @@ async def watching(show: Show, page_url: str) -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize("options", [(*H264_AT_ONCE, *AAC), (*H264, *AAC)], ids=["at once", "with B-frames"])
+# What x264 does when it is told nothing but this: three B-frames, look-ahead of forty frames.
+TWO_SECONDS = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "50", "-keyint_min", "50", "-bf", "3", *AAC)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(*H264_AT_ONCE, *AAC), (*H264, *AAC), TWO_SECONDS],
+    ids=["at once", "with B-frames", "with B-frames and a key frame in two seconds"],
+)
 async def test_it_plays_at_real_speed_and_is_not_black(show: Show, page_url: str, options: tuple[str, ...]) -> None:
     async with encoder(await show.push_url(), *options, size="320x180"), watching(show, page_url) as browser:
         await browser.wait(IS_PLAYING)

@@ -123,7 +123,7 @@ async def test_the_end_of_a_killed_encoder_is_seen_at_once(show: Show) -> None:
         anchor.kill()
         killed = time.monotonic()
         assert await viewer.next_text() == ""
-        assert time.monotonic() - killed < 2  # 0.1 s on a machine that has nothing else to do
+        assert time.monotonic() - killed < 1  # mostly a few hundredths (docs/video.md)
 
 
 async def test_a_frozen_encoder_is_off_air_and_may_come_back(start_server: Start, tmp_path: Path) -> None:
