@@ -163,7 +163,7 @@ class Conversation {
     this.#list.toEnd();
   }
 
-  /** @param {import("./qiyu-client.js").Outgoing} outgoing */
+  /** @param {import("./qiyu-client.js").OutgoingMessage} outgoing */
   #own(outgoing) {
     const {userId = 0, nickName = "", avatar: url = ""} = session.user ?? {};
     return {

@@ -112,8 +112,9 @@ export function compareMsgIds(a, b) {
 
 /**
  * A message on its way: `pending`, then `stored` or `failed`; `retry` sends a failed one again as the same message.
+ * None is made but by `QiyuClient`.
  */
-export class Outgoing {
+class Outgoing {
   /** @type {"pending"|"stored"|"failed"} */
   status = "pending";
   msgId = "";
@@ -182,6 +183,8 @@ export class Outgoing {
     return receipt;
   }
 }
+
+/** @typedef {Outgoing} OutgoingMessage */
 
 /**
  * @typedef {object} Access       what opens a connection
@@ -332,7 +335,7 @@ export class QiyuClient {
    *
    * @param {number} roomId
    * @param {{afterMsgId?: string}} [where]  the last message that was seen: what came after it follows
-   * @returns {Promise<{roomId: number, online: number, lastMsgId: string, recovered?: boolean}>}
+   * @returns {Promise<{roomId: number, online: number, lastMsgId: string, recovered?: boolean, again: boolean}>}
    *   once it is entered; rejected with `Refused`
    */
   enter(roomId, {afterMsgId = ""} = {}) {

@@ -279,7 +279,7 @@ export function roomView(roomId, go) {
     };
   }
 
-  /** @param {import("./qiyu-client.js").Outgoing} outgoing */
+  /** @param {import("./qiyu-client.js").OutgoingMessage} outgoing */
   function ownItem(outgoing) {
     const {userId = 0, nickName: name = "", avatar: url = ""} = session.user ?? {};
     return {
