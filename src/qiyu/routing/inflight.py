@@ -106,7 +106,10 @@ class InFlight:
         table = direct if publication.is_direct else room
         if table and publication.msg_id in table:
             return False
-        if not self.has_space(session, 1):
+        waiting = (len(room) if room else 0) + (len(direct) if direct else 0)
+        if session.feed is not None:
+            waiting += session.range_length
+        if waiting >= self._window:
             self._evict(session)
         if table is None:
             table = {}
@@ -148,8 +151,10 @@ class InFlight:
 
     def take(self, session: Session, msg_ids: Sequence[str]) -> Sequence[str]:
         """ACKs of these have come: end the entries of room messages, and return what is the msgId of none."""
-        count = len(msg_ids)
         feed = session.feed
+        if feed is None and not session.room_in_flight:
+            return msg_ids
+        count = len(msg_ids)
         if feed is not None and not session.room_in_flight:  # then nearly always they are the next ones of the range
             log = feed.log
             start = session.range_start
