@@ -170,6 +170,23 @@ async def test_pipelined_requests_are_answered_in_order(autojump_clock: MockCloc
         assert answer.index(b"<0>") < answer.index(b"<4>") < answer.index(b"<>")
 
 
+async def test_a_request_may_be_answered_before_the_one_before_has_ended(
+    autojump_clock: MockClock, app: QuartTrio
+) -> None:
+    """An application goes on for a moment after its answer; browsers do not wait for that."""
+    ended: list[bytes] = []
+
+    async def slow_to_end(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        await trio.sleep(5 if scope["raw_path"] == b"/" else 0)
+        ended.append(scope["raw_path"])
+
+    async with peer_of(cast("QuartTrio", slow_to_end)) as peer:
+        await peer.stream.send_all(GET + LAST.replace(b"/ ", b"/long "))
+        assert (await peer.rest()).count(b"HTTP/1.1 200 ") == 2
+        assert ended[0] == b"/long"
+
+
 async def test_who_half_closes_is_still_answered(autojump_clock: MockClock, app: QuartTrio) -> None:
     async with peer_of(app) as peer:
         await peer.stream.send_all(GET)

@@ -202,12 +202,14 @@ class Connection:
 
     async def _serve(self, exchange: Exchange, scope: Scope, send: Send) -> None:
         times = self._served.times
+        answering: trio.CancelScope | None = None
         try:
             with trio.move_on_after(times.request_seconds) as waiting:
                 await exchange.is_complete.wait()
             if exchange.is_gone or not is_http(scope):
                 return
-            with trio.CancelScope(deadline=trio.current_time() + times.answer_seconds) as self._answering:
+            with trio.CancelScope(deadline=trio.current_time() + times.answer_seconds) as answering:
+                self._answering = answering
                 if waiting.cancelled_caught:
                     self._served.metrics.http_timed_out += 1
                     reason = f"the body did not come within {times.request_seconds:g} s"
@@ -215,11 +217,13 @@ class Connection:
                 else:
                     await self._call(exchange, scope, self._closing(send))
                 await send(None)
-            if self._answering.cancelled_caught:
+            if answering.cancelled_caught:
                 self._served.metrics.http_timed_out += 1
                 self._give_up()
         finally:
-            self._answering = None
+            # An application may have an end to make of it after its answer, and the next request be answered meanwhile.
+            if self._answering is answering:
+                self._answering = None
 
     async def _call(self, exchange: Exchange, scope: Scope, send: Send) -> None:
         async with self._served.line.turn() as is_mine:
