@@ -623,4 +623,5 @@ def _listeners(
     for listener in itertools.chain.from_iterable(listeners.values()):
         listener.per_address = settings.limits.connections_per_address
         listener.many_clients = http_proxies(settings)
+        listener.is_spent = lambda address: node.limits.is_spent(address, read_clock())
     return listeners

@@ -91,6 +91,8 @@ class Metrics:
     """Connections over the limit: closed before a byte was read."""
     connections_refused_address: int = 0
     """Connections over the limit of their address ([limits] connections_per_address): closed likewise."""
+    connections_refused_fruitless: int = 0
+    """Connections of an address of which too many had ended without a login ([limits] logins_per_second): likewise."""
     connections_crashed: int = 0
     """Connections closed because of a bug in the server (logged with a traceback)."""
     http_connections_accepted: int = 0

@@ -116,13 +116,17 @@ ATTACKS: Final[dict[str, Attack]] = {
 }  # fmt: skip
 
 
+# Some limits count by address, and the honest are to have another.
+FROM: Final = ("127.0.0.2", 0) if sys.platform == "linux" else None
+
+
 class Connection:
     """One hostile connection."""
 
     def __init__(self, address: str, user: int, token: str, room: int, attack: Attack) -> None:
         host, port = address.rsplit(":", 1)
         self._attack = attack
-        self.sock = socket.create_connection((host, int(port)), timeout=10)
+        self.sock = socket.create_connection((host, int(port)), timeout=10, source_address=FROM)
         first = b""
         if attack.logs_in and attack.websocket:
             first = self._upgrade(user, token)

@@ -209,3 +209,17 @@ def test_files_are_left_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listener_module.capacity(900, 200) == 1000 - listener_module.SPARE_FILES - 200
     assert listener_module.capacity(900, 2000) == 500, "half of them at least are for clients"
     assert listener_module.capacity(400, 200) == 400
+
+
+async def test_an_address_of_which_too_much_came_to_nothing_is_closed_at_accept() -> None:
+    [sock] = bind("tcp", ["127.0.0.1"], 0)
+    poller, metrics = FakePoller(), Metrics()
+    listener = Listener(sock, DOOR, poller, 100, metrics)  # type: ignore[arg-type]
+    listener.is_spent = lambda address: address == bytes([127, 0, 0, 1]) and poller.added == 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        with socket.create_connection(sock.getsockname()), socket.create_connection(sock.getsockname()) as second:
+            await until(lambda: metrics.connections_refused_fruitless == 1)
+            assert second.recv(1) == b""
+        nursery.cancel_scope.cancel()
+    assert poller.added == 1

@@ -233,3 +233,51 @@ def test_none_is_no_limit(rates: dict[str, Any]) -> None:
     assert takes(harness.node.limits, "192.0.2.1", 1000) == [True] * 1000
     one.send(ROOM, data={"roomId": 2})
     assert "Limits" in repr(harness.node.limits)
+
+
+def test_connections_that_come_to_nothing_use_up_an_address() -> None:
+    limits = Limits(Rates(logins_per_second=5), Metrics())
+    limits.sweep(NOW)
+    address, other = bytes([192, 0, 2, 7]), bytes([192, 0, 2, 8])
+    for _ in range(6):
+        assert not limits.is_spent(address, NOW)
+        limits.came_to_nothing(address)
+    limits.came_to_nothing(address)
+    assert limits.is_spent(address, NOW)
+    assert not limits.takes_login(address, NOW)
+    assert not limits.is_spent(other, NOW)
+    assert limits.takes_login(other, NOW)
+    for _ in range(1000):  # it is not shut out for longer, however many there were
+        limits.came_to_nothing(address)
+    later = Instant(NOW.monotonic + 2.1, 0)
+    assert not limits.is_spent(address, later)
+    assert limits.takes_login(address, Instant(NOW.monotonic + 3, 0))
+
+
+def test_without_a_limit_or_an_address_nothing_is_used_up() -> None:
+    for rate, address in ((0, bytes(4)), (1, b"")):
+        free = Limits(Rates(logins_per_second=rate), Metrics())
+        for _ in range(10):
+            free.came_to_nothing(address)
+        assert not free.is_spent(address, NOW)
+    behind = Limits(Rates(logins_per_second=1), Metrics(), (ipaddress.ip_network("192.0.2.0/24"),))
+    for _ in range(10):
+        behind.came_to_nothing(bytes([192, 0, 2, 7]))
+    assert not behind.is_spent(bytes([192, 0, 2, 7]), NOW)
+
+
+@pytest.mark.parametrize("way", ["garbage", "nothing", "a login"])
+def test_only_what_did_not_log_in_came_to_nothing(way: str) -> None:
+    harness = limited(logins_per_second=100)
+    harness.advance(1)
+    address = harness.log_in(10_001).session.address
+    before = harness.node.limits._logins[address]
+    if way == "a login":
+        peer: Client = harness.log_in(10_002)
+        before = harness.node.limits._logins[address]
+    else:
+        peer = harness.connect()
+        if way == "garbage":
+            peer.write(b"GET / HTTP/1.1")
+    harness.dispatcher.closed(peer.session)
+    assert (harness.node.limits._logins[address] > before) is (way != "a login")

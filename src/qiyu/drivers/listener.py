@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 BACKLOG: Final = 4096  # the kernel cuts it to net.node.somaxconn
 ACCEPTS: Final = 128  # in a row, before other tasks get their turn
+ADMITTED: Final = 8  # of those, for one that is let in: what it says and its end take as long
 OUT_OF_RESOURCES_SECONDS: Final = 0.1
 SPARE_FILES: Final = 256
 
@@ -141,9 +142,9 @@ class Acceptor:
     """One listening socket. `admit` is called with each connection and its address, and does not wait."""
 
     def __init__(
-        self, sock: socket.socket, admit: Callable[[socket.socket, Any], None], count: Callable[[], int]
+        self, sock: socket.socket, admit: Callable[[socket.socket, Any], bool | None], count: Callable[[], int]
     ) -> None:
-        """`count` says how many connections are open: for the log."""
+        """`admit` may return False for one that it has closed. `count` says how many are open: for the log."""
         self._sock = sock
         self._admit = admit
         self._count = count
@@ -161,7 +162,9 @@ class Acceptor:
 
     def _accept_waiting(self) -> bool:
         """Accept who waits; False if the machine has no room for more just now."""
-        for _ in range(ACCEPTS):
+        left = ACCEPTS
+        while left > 0:
+            left -= 1
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
@@ -174,7 +177,8 @@ class Acceptor:
                     return False
                 continue  # accept(2): errors of the connection that was waiting, to be treated like EAGAIN
             self._short = False
-            self._admit(sock, address)
+            if self._admit(sock, address) is not False:
+                left -= ADMITTED - 1
         return True
 
 
@@ -198,6 +202,8 @@ class Listener:
         """How many connections an address may have; 0 means no limit."""
         self.many_clients: tuple[Network, ...] = ()
         """Addresses to which that does not apply."""
+        self.is_spent: Callable[[Address], bool] = lambda _: False
+        """Whether so many connections of an address came to nothing that it may have no more just now."""
         self._introduced = 0  # connections whose header is being read
         self._mistrusts = False  # a proxy sent no header, and the log has it
         self._nursery: trio.Nursery
@@ -212,30 +218,36 @@ class Listener:
         async with trio.open_nursery() as self._nursery:
             await self._acceptor.run()
 
-    def _admit(self, sock: socket.socket, address: Any) -> None:
+    def _admit(self, sock: socket.socket, address: Any) -> bool:
+        """Whether it was let in."""
         if len(self._poller) + self._introduced >= self.connections:
             self._metrics.connections_refused += 1
             sock.close()
-            return
+            return False
         if self._tls is not None and not self._poller.handshakes.has_room:
             self._metrics.tls_handshakes_refused += 1
             sock.close()
-            return
+            return False
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the outbox coalesces; the kernel need not
             peer = packed(sock.family, address[0])
             if not (self.proxies and is_within(peer, self.proxies)):
-                self._add(sock, peer)
-            else:
-                self._introduced += 1
-                self._nursery.start_soon(self._admit_proxied, sock, peer)
+                return self._add(sock, peer)
+            self._introduced += 1
+            self._nursery.start_soon(self._admit_proxied, sock, peer)
         except OSError:  # macOS: the peer is gone already; or the kernel can watch no more sockets
             self._metrics.connections_refused += 1
             sock.close()
+            return False
+        return True
 
-    def _add(self, sock: socket.socket, address: Address) -> None:
+    def _add(self, sock: socket.socket, address: Address) -> bool:
         """Hand it to the poller, unless its address has enough. Raises OSError."""
+        if self.is_spent(address):
+            self._metrics.connections_refused_fruitless += 1
+            sock.close()
+            return False
         if (
             self.per_address
             and self._poller.by_address[network_of(address)] >= self.per_address
@@ -243,8 +255,9 @@ class Listener:
         ):
             self._metrics.connections_refused_address += 1
             sock.close()
-            return
+            return False
         self._poller.add(sock, self.door, address, self._tls)
+        return True
 
     async def _admit_proxied(self, sock: socket.socket, proxy: Address) -> None:
         taken = False

@@ -109,6 +109,8 @@ class Dispatcher:
 
     def closed(self, endpoint: Endpoint) -> None:
         """The connection is gone."""
+        if endpoint.state.is_before_login:
+            self.node.limits.came_to_nothing(endpoint.address)
         endpoint.outbox.close()
         self.node.departures.forget(endpoint)
         endpoint.owner.closed(endpoint)

@@ -53,14 +53,18 @@ _OF_CLIENTS: Final[Mapping[int, ClientHandler]] = {
     MsgCode.ROOM: room,
 }
 
-UPGRADING: Final = State("upgrading", {MsgCode.WS_HANDSHAKE: ws_handshake}, _login_first, is_paced=True)
-NOT_LOGGED_IN: Final = State("not logged in", {MsgCode.LOGIN: login}, _login_first, is_paced=True)
+UPGRADING: Final = State(
+    "upgrading", {MsgCode.WS_HANDSHAKE: ws_handshake}, _login_first, is_before_login=True, is_paced=True
+)
+NOT_LOGGED_IN: Final = State("not logged in", {MsgCode.LOGIN: login}, _login_first, is_before_login=True, is_paced=True)
 LOGGED_IN: Final = State("active", _OF_CLIENTS, _unknown, is_paced=True, take_acks=acknowledge)
 
 CLIENT_STATES: Final = ClientStates(NOT_LOGGED_IN, LOGGED_IN)
 
 VIEWER_STATES: Final = ViewerStates(
-    not_logged_in=State("viewer, not logged in", {MsgCode.LOGIN: watch_login}, _login_first, is_paced=True),
+    not_logged_in=State(
+        "viewer, not logged in", {MsgCode.LOGIN: watch_login}, _login_first, is_before_login=True, is_paced=True
+    ),
     watching=State("watching", dict.fromkeys(_OF_CLIENTS, hear), _unknown, is_paced=True),
 )
 

@@ -38,6 +38,8 @@ class State:
     """By the code of the packet."""
     unknown: Callable[[int], Refused | ProtocolViolation]
     """What is to be said of a packet with any other code."""
+    is_before_login: bool = False
+    """Whether one that ends now came to nothing (services/limits.py)."""
     is_paced: bool = False
     """Whether packets are limited to so many a second."""
     take_acks: Callable[[Any, Any, Sequence[str]], None] | None = None

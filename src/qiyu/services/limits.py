@@ -20,6 +20,7 @@ ADDRESSES: Final = 100_000
 """The most that are remembered; beyond it, whoever came first is forgotten."""
 UNKNOWN_ACKS_A_PACKET: Final = 16
 """So many ACKs of what a connection is not owed count as a packet: some come too late without any fault of a client."""
+SWEPT_SECONDS: Final = 1.0
 _ROUNDING_SECONDS: Final = 1e-6
 
 
@@ -52,6 +53,7 @@ class Limits:
         self._metrics = metrics
         self.proxies = proxies
         self._logins: dict[Hashable, float] = {}
+        self._swept = 0.0  # when it was last: an end has no time of its own
 
     def __repr__(self) -> str:
         return f"<Limits {self.rates} addresses={len(self._logins)}>"
@@ -111,8 +113,28 @@ class Limits:
         self._logins[key] = due
         return True
 
+    def came_to_nothing(self, address: Address) -> None:
+        """A connection from there has ended without a login: it counts as one, or garbage would be free."""
+        rate = self.rates.logins_per_second
+        if not rate or not address or (self.proxies and is_within(address, self.proxies)):
+            return
+        key = network_of(address)
+        most = self._swept + (rate + 1) / rate + SWEPT_SECONDS  # not for long: an address may have many users
+        due = max(self._logins.get(key, 0.0), self._swept) + 1 / rate
+        if key not in self._logins and len(self._logins) >= ADDRESSES:
+            del self._logins[next(iter(self._logins))]
+        self._logins[key] = max(self._logins.get(key, 0.0), min(due, most))
+
+    def is_spent(self, address: Address, now: Instant) -> bool:
+        """Whether this address may have no connection just now, for so much came to nothing."""
+        rate = self.rates.logins_per_second
+        if not rate or not self._logins:
+            return False
+        return self._logins.get(network_of(address), 0.0) - now.monotonic > 1 + 1 / rate
+
     def sweep(self, now: Instant) -> None:
         """About once a second: forget addresses whose logins are paid for."""
+        self._swept = now.monotonic
         paid = [key for key, due in self._logins.items() if due <= now.monotonic]
         for key in paid:
             del self._logins[key]
