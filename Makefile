@@ -18,7 +18,7 @@ INSTALLED_FROM := pyproject.toml hatch_build.py src/qiyu/protocol/_accelerator.c
 BROWSER_TOOLS := $(if $(shell command -v npm),tests/browser/node_modules/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo cluster test check fuzz fuzz-coverage sanitize crash abuse simulate bench soak bench-quick screenshots clean
+.PHONY: help serve demo cluster test check fuzz fuzz-coverage sanitize crash abuse simulate bench soak bench-quick bench-video bench-page screenshots clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ bench: $(VENV)/.runtime ## Measure everything, beside other servers: the better 
 
 bench-quick: $(VENV)/.runtime ## Measure each workload briefly: about two minutes
 	$(BIN)/python -m bench --quick $(BENCH_OPTIONS)
+
+bench-video: $(VENV)/.development ## Measure how late the picture is, beside HLS, what viewers cost, and the chat beside them
+	$(BIN)/python -m bench.video
+
+bench-page: $(VENV)/.development ## Measure what the page weighs, how it does on a slow network, and how it bears a burst
+	$(BIN)/python -m bench.page
 
 screenshots: $(VENV)/.development ## Take the pictures of the page anew, with chromium, into docs/screenshots
 	$(BIN)/python -m demo.screenshots

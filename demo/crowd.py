@@ -16,6 +16,12 @@ from demo.server import Demo
 from qiyu.client import connect
 
 FIRST_VIEWER_ID = 900_000
+PICTURE = (
+    "gradients=size=1280x720:rate=25:speed=0.02:nb_colors=4:c0=0x12324f:c1=0xf2a65a:c2=0x2c7a7b:c3=0xd96c5f:seed=7"
+)
+"""Colours of a dawn, which move."""
+LIKES = 0.2
+"""How often somebody who says something likes the room as well."""
 SECONDS_BETWEEN = (4.0, 30.0)
 """How long each viewer thinks before saying something: all together, two or three messages a second."""
 
@@ -46,6 +52,8 @@ async def _viewer(demo: Demo, room_id: int, number: int) -> None:
         await trio.sleep(lines.uniform(0.2, SECONDS_BETWEEN[0]))
         while True:
             await client.send_room(lines.choice(LINES))
+            if lines.random() < LIKES:
+                await client.like(lines.randrange(1, 6))
             await trio.sleep(lines.uniform(*SECONDS_BETWEEN))
 
 
@@ -59,7 +67,7 @@ def test_picture(push_url: str | None, stream_key: str | None) -> Iterator[str]:
     if ffmpeg is None:
         yield "no picture: ffmpeg is not installed"
         return
-    picture = ["-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25"]
+    picture = ["-f", "lavfi", "-i", PICTURE]
     sound = ["-f", "lavfi", "-i", "sine=frequency=330:beep_factor=4:sample_rate=44100"]
     video = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", "25"]
     audio = ["-c:a", "aac", "-b:a", "64k"]

@@ -59,7 +59,7 @@ def main() -> None:
     if path is None:
         raise SystemExit("no chromium: apt-get install chromium")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with demo_server(dict(zip(("tcp", "ws", "http"), _free_ports(3), strict=True)) | {"rtmp": 0}) as demo:
+    with demo_server(dict(zip(("tcp", "ws", "http", "rtmp"), free_ports(4), strict=True))) as demo:
         (anchor, room_id), *_ = open_rooms(demo)
         config = demo.call("living/anchorConfig", anchor, roomId=room_id)
         scope = trio.CancelScope()
@@ -113,7 +113,8 @@ def _stop(scope: trio.CancelScope) -> None:
         _token.run_sync_soon(scope.cancel)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:

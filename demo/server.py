@@ -25,9 +25,10 @@ START_SECONDS = 180
 class Demo:
     """Where it is, and how to be somebody there."""
 
-    def __init__(self, folder: Path, ports: dict[str, int], secret: str) -> None:
+    def __init__(self, folder: Path, ports: dict[str, int], secret: str, pid: int) -> None:
         self.folder = folder
         self.ports = ports
+        self.pid = pid
         self.tokens = Tokens(secret, 86_400)
 
     @property
@@ -63,14 +64,15 @@ class Demo:
 
 
 @contextmanager
-def demo_server(ports: dict[str, int]) -> Iterator[Demo]:
-    """Run a server on these ports (`tcp`, `ws`, `http`, and `rtmp`, 0 for none) while inside."""
+def demo_server(ports: dict[str, int], **settings: str) -> Iterator[Demo]:
+    """Run a server on these ports (`tcp`, `ws`, `http`, and `rtmp`, 0 for none) while inside; settings as `QIYU_…`."""
     secret = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="qiyu-demo-") as folder:
         environ = {f"QIYU_{name.upper()}__PORT": str(port) for name, port in ports.items()}
         environ |= {"QIYU_DATA__DIR": folder, "QIYU_AUTH__SECRET": secret, "QIYU_LOG__LEVEL": "warning"}
         # The crowd comes from one address, and all at once.
         environ |= {f"QIYU_LIMITS__{name}": "0" for name in ("LOGINS_PER_SECOND", "CONNECTIONS_PER_ADDRESS")}
+        environ |= settings
         process = subprocess.Popen(
             [sys.executable, "-m", "qiyu", "serve"],
             env=os.environ | environ,
@@ -78,7 +80,7 @@ def demo_server(ports: dict[str, int]) -> Iterator[Demo]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            demo = Demo(Path(folder), ports, secret)
+            demo = Demo(Path(folder), ports, secret, process.pid)
             _wait_for(demo, process)
             yield demo
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -56,6 +57,28 @@ def test_two_browsers_and_a_tcp_client_see_each_other_once(house: House, open_pa
         expect(first.locator(".row.notice").last).to_have_text("two came in")
         late.context.close()
         expect(first.locator(".row.notice").last).to_have_text("two left")
+
+
+def test_nothing_lies_over_what_is_to_be_seen(house: House, open_page: OpenPage) -> None:
+    """The cover is behind the picture; and what an anchor has beside it is below it, however low the window is."""
+    anchor, room = house.open_room()
+    page = enter(open_page(anchor, f"/#/room/{room}"))
+    over = page.evaluate("""() => {
+      const video = document.querySelector(".stage .video");
+      video.hidden = false;
+      const {left, top, width, height} = video.getBoundingClientRect();
+      const found = document.elementsFromPoint(left + width / 2, top + height / 2).map((each) => each.className);
+      video.hidden = true;
+      return found.slice(0, found.indexOf("video"));
+    }""")
+    assert not [name for name in over if "cover" in name]
+    for height in (800, 480):
+        page.set_viewport_size({"width": 1280, "height": height})
+        boxes = [page.locator(name).bounding_box() for name in (".stage", ".room-about", ".anchor")]
+        bottoms_and_tops = [(box["y"], box["y"] + box["height"]) for box in boxes if box]
+        assert len(bottoms_and_tops) == 3
+        for (_, bottom), (top, _) in itertools.pairwise(bottoms_and_tops):
+            assert bottom <= top + 1, f"at a height of {height}"
 
 
 def test_likes_are_counted_for_all(house: House, open_page: OpenPage) -> None:

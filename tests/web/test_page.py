@@ -89,6 +89,20 @@ def test_all_of_it_is_our_own_and_relative() -> None:
             assert sink not in source, f"{path.name}: {sink}"
 
 
+def test_all_modules_are_asked_for_at_once() -> None:
+    """Each that the first one leads to is named in the page, or a slow network brings them one after the other."""
+    imported = re.compile(r'^(?:import|export)[^;]*? from "\./([\w.-]+)"', re.MULTILINE)
+    wanted, found = ["main.js"], set()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            wanted += imported.findall((PAGES / name).read_text("utf-8"))
+    page = (PAGES / "index.html").read_text("utf-8")
+    assert len(found) > 10
+    assert sorted(re.findall(r'rel="modulepreload" href="{{assets}}/(.+?)"', page)) == sorted(found - {"main.js"})
+
+
 def test_every_text_is_there_in_both_languages() -> None:
     chinese, english = (PAGES / "texts.js").read_text().split("\n  en: {")
     names = [re.findall(r'^    "([^"]+)":', part, re.MULTILINE) for part in (chinese, english)]
