@@ -19,6 +19,7 @@ FOLDER: Final = Path(__file__).parent.parent / "docs/screenshots"
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 FLAGS: Final = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
+STUDIO: Final[ViewportSize] = {"width": 1280, "height": 960}  # where all that an anchor has is seen
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 SETTLED_MS: Final = 1500
 TALK_MS: Final = 9000  # until enough was said
@@ -92,7 +93,7 @@ def _take_all(photographer: Photographer, anchor: str, room_id: int) -> None:
             page.press(".composer textarea", "Enter")
             photographer.shoot(page, f"room-{where}-{theme}-{tongue}")
             page.context.close()
-    page = photographer.page(anchor, language="zh-CN", theme="dark", size=DESKTOP, hash_=room)
+    page = photographer.page(anchor, language="zh-CN", theme="dark", size=STUDIO, hash_=room)
     page.wait_for_selector(".composer textarea:enabled")
     page.wait_for_timeout(TALK_MS)
     photographer.shoot(page, "anchor-desktop-dark-zh")
