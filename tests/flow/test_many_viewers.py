@@ -80,7 +80,7 @@ def watching(port: int, room_id: int) -> Iterator[Audience]:
 
 @contextmanager
 def pushing(url: str) -> Iterator[None]:
-    picture = ["-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-re", "-f", "lavfi", "-i", "sine"]
+    picture = ["-re", "-f", "lavfi", "-i", "testsrc2=size=480x270:rate=25", "-re", "-f", "lavfi", "-i", "sine"]
     process = subprocess.Popen(
         [str(FFMPEG), "-v", "error", "-nostdin", *picture, *H264_AT_ONCE, "-qp", "6", *AAC, "-f", "flv", url]
     )
