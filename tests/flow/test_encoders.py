@@ -1,4 +1,4 @@
-"""Encoders other than ffmpeg: OBS as it speaks, to the byte, and GStreamer's two sinks."""
+"""Encoders other than ffmpeg: OBS by the words that it uses, and GStreamer's two sinks."""
 
 from __future__ import annotations
 
