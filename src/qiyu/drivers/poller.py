@@ -346,9 +346,7 @@ class Poller:
         """There is more of it, or was too much: the rest waits for its turn."""
         share = self._share_of(connection)
         share.credit -= work
-        if not share.waits:
-            share.waits = True
-            self._backlog.append(connection)
+        self._wait_its_turn(connection, share)
         wanted = size * SHARE_WORK // (2 * work) if work else READ_BYTES
         buffers = self._buffers
         if wanted < size:
@@ -382,8 +380,11 @@ class Poller:
 
     def _read_on(self, connection: PlainConnection) -> None:
         """It was not read for a while: something may wait of which the socket does not tell."""
-        share = self._share_of(connection)
-        if not share.waits and not connection.at_eof:
+        if not connection.at_eof:
+            self._wait_its_turn(connection, self._share_of(connection))
+
+    def _wait_its_turn(self, connection: PlainConnection, share: Share) -> None:
+        if not share.waits:
             share.waits = True
             self._backlog.append(connection)
 

@@ -60,11 +60,9 @@ class InFlight:
     def has_space(self, session: Session, count: int) -> bool:
         """Whether so many more may be in flight to the session with none forgotten for it."""
         room, direct = session.room_in_flight, session.direct_in_flight
-        waiting = session.range_length
-        if room:
-            waiting += len(room)
-        if direct:
-            waiting += len(direct)
+        waiting = (len(room) if room else 0) + (len(direct) if direct else 0)
+        if session.feed is not None:
+            waiting += session.range_length
         return waiting + count <= self._window
 
     def find(self, session: Session, msg_id: str) -> Publication | None:
@@ -106,10 +104,7 @@ class InFlight:
         table = direct if publication.is_direct else room
         if table and publication.msg_id in table:
             return False
-        waiting = (len(room) if room else 0) + (len(direct) if direct else 0)
-        if session.feed is not None:
-            waiting += session.range_length
-        if waiting >= self._window:
+        if not self.has_space(session, 1):
             self._evict(session)
         if table is None:
             table = {}
@@ -151,11 +146,11 @@ class InFlight:
 
     def take(self, session: Session, msg_ids: Sequence[str]) -> Sequence[str]:
         """ACKs of these have come: end the entries of room messages, and return what is the msgId of none."""
-        feed = session.feed
-        if feed is None and not session.room_in_flight:
-            return msg_ids
         count = len(msg_ids)
-        if feed is not None and not session.room_in_flight:  # then nearly always they are the next ones of the range
+        if not session.room_in_flight:  # then nearly always they are the next ones of the range
+            feed = session.feed
+            if feed is None:
+                return msg_ids
             log = feed.log
             start = session.range_start
             end = start + count

@@ -6,7 +6,6 @@ algorithm of ITU-T I.371). What would be paid for later than the burst allows is
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +51,7 @@ class Limits:
         self.rates = rates
         self._metrics = metrics
         self.proxies = proxies
-        self._logins: dict[Hashable, float] = {}
+        self._logins: dict[Address, float] = {}
         self._swept = 0.0  # when it was last: an end has no time of its own
 
     def __repr__(self) -> str:
@@ -101,29 +100,25 @@ class Limits:
     def takes_login(self, address: Address, now: Instant) -> bool:
         """Whether one more login may be tried from this address; of IPv6, the network counts."""
         rate = self.rates.logins_per_second
-        if not rate or not address or (self.proxies and is_within(address, self.proxies)):
+        if not rate or self._is_exempt(address):
             return True
         key = network_of(address)
         due, over = spend(self._logins.get(key, 0.0), now.monotonic, 1, rate, rate)
         if over > 0:
             self._metrics.logins_too_fast += 1
             return False
-        if key not in self._logins and len(self._logins) >= ADDRESSES:
-            del self._logins[next(iter(self._logins))]
-        self._logins[key] = due
+        self._remember(key, due)
         return True
 
     def came_to_nothing(self, address: Address) -> None:
         """A connection from there has ended without a login: it counts as one, or garbage would be free."""
         rate = self.rates.logins_per_second
-        if not rate or not address or (self.proxies and is_within(address, self.proxies)):
+        if not rate or self._is_exempt(address):
             return
         key = network_of(address)
         most = self._swept + (rate + 1) / rate + SWEPT_SECONDS  # not for long: an address may have many users
-        due = max(self._logins.get(key, 0.0), self._swept) + 1 / rate
-        if key not in self._logins and len(self._logins) >= ADDRESSES:
-            del self._logins[next(iter(self._logins))]
-        self._logins[key] = max(self._logins.get(key, 0.0), min(due, most))
+        due = self._logins.get(key, 0.0)
+        self._remember(key, max(due, min(max(due, self._swept) + 1 / rate, most)))
 
     def is_spent(self, address: Address, now: Instant) -> bool:
         """Whether this address may have no connection just now, for so much came to nothing."""
@@ -131,6 +126,14 @@ class Limits:
         if not rate or not self._logins:
             return False
         return self._logins.get(network_of(address), 0.0) - now.monotonic > 1 + 1 / rate
+
+    def _is_exempt(self, address: Address) -> bool:
+        return not address or (bool(self.proxies) and is_within(address, self.proxies))
+
+    def _remember(self, key: Address, due: float) -> None:
+        if key not in self._logins and len(self._logins) >= ADDRESSES:
+            del self._logins[next(iter(self._logins))]
+        self._logins[key] = due
 
     def sweep(self, now: Instant) -> None:
         """About once a second: forget addresses whose logins are paid for."""
