@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from certificates import make_certificate, needs_openssl, trusting
 from documents import ROOT
 from flow.test_living import register
+from nginx import framed, needs_nginx, running
 from qiyu.client import Api, Message, Options, connect
 from qiyu.config import load_settings
 from qiyu.drivers.event_source import best_source
@@ -24,25 +26,18 @@ from servers import RunningServer, Start
 from video import free_port
 
 DEPLOY = ROOT / "deploy"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
-OPENSSL = shutil.which("openssl")
 NAME = "live.example.com"
 
-needs_nginx = pytest.mark.skipif(NGINX is None or OPENSSL is None, reason="nginx and openssl are not both installed")
 ON_ONE_SOURCE = pytest.mark.parametrize("start_server", [best_source], indirect=True, ids=["best"])
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    files = folder / "fullchain.pem", folder / "privkey.pem"
-    names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1"]
-    command = [str(OPENSSL), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
-    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
-    return files
-
-
 @asynccontextmanager
-async def nginx(server: RunningServer, folder: Path, port: int) -> AsyncIterator[None]:
+async def nginx(server: RunningServer, folder: Path, port: int) -> AsyncIterator[ssl.SSLContext]:
     """nginx with the file as it is delivered, but for ports, the name and the certificate."""
+    certificate, key = make_certificate(folder, host=NAME)
+    trust = trusting(certificate)
+    certificate.rename(folder / "fullchain.pem")
+    key.rename(folder / "privkey.pem")
     text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
     for old, new in {
         "127.0.0.1:8080": server.http,
@@ -53,45 +48,23 @@ async def nginx(server: RunningServer, folder: Path, port: int) -> AsyncIterator
     }.items():
         assert old in text, old
         text = text.replace(old, new)
-    temporary = " ".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;"
-        f"events {{}}\nhttp {{ access_log {folder}/access.log; {temporary}\n{text}\n}}\n"
-    )
-    async with trio.open_nursery() as nursery:
-        command = [str(NGINX), "-c", str(config), "-p", str(folder), "-e", str(folder / "error.log")]
-        process = await nursery.start(lambda task_status: _run(command, task_status))
-        with trio.fail_after(20):
-            while True:
-                try:
-                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                    break
-                except OSError:
-                    await trio.sleep(0.05)
-        yield
-        process.terminate()
+    async with running(folder, framed(folder, text), port):
+        yield trust
 
 
-async def _run(command: list[str], task_status: trio.TaskStatus[trio.Process]) -> None:
-    await trio.run_process(command, check=False, task_status=task_status)
-
-
+@needs_openssl
 @needs_nginx
 @ON_ONE_SOURCE
 async def test_behind_nginx_there_is_one_name_for_all(start_server: Start, tmp_path: Path) -> None:
     port = free_port()
-    files = certificate(tmp_path)
     address = f"127.0.0.1:{port}"
     settings = {
         "ws__public_url": f"wss://{address}",
         "ws__allowed_origins": f'["https://{address}"]',
         "http__trusted_proxies": '["127.0.0.1"]',
     }
-    options = Options(ssl_context=ssl.create_default_context(cafile=files[0]))
-    async with start_server(**settings) as server, nginx(server, tmp_path, port):
+    async with start_server(**settings) as server, nginx(server, tmp_path, port) as trust:
+        options = Options(ssl_context=trust)
         ann, session = await register(server, "ann")
         api = Api(f"https://{address}", session, options=options)
         assert (await api.access()).url == f"wss://{address}"

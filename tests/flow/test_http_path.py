@@ -4,76 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import ssl
-import subprocess
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from http.cookiejar import CookieJar
 from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
 import pytest
 import trio
 
-from certificates import make_certificate, needs_openssl, trusting
+from certificates import needs_openssl
 from flow.test_video import ON_ONE_SOURCE
+from nginx import needs_nginx, shared_host
 from servers import Start
 from video import free_port
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+pytestmark = [ON_ONE_SOURCE, needs_openssl, needs_nginx]
 
-pytestmark = [
-    ON_ONE_SOURCE,
-    needs_openssl,
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
-]
-
-CONFIG = Template("""
-daemon off; master_process off; worker_processes 1;
-pid $folder/nginx.pid; error_log $folder/error.log;
-events {}
-http {
-  access_log off;
-  client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; fastcgi_temp_path $folder/fastcgi;
-  uwsgi_temp_path $folder/uwsgi; scgi_temp_path $folder/scgi;
-  ssl_certificate $folder/server.pem; ssl_certificate_key $folder/server.key;
-  proxy_set_header Host $$http_host;
-  proxy_set_header X-Forwarded-For $$remote_addr;
-  proxy_set_header X-Forwarded-Proto $$scheme;
-  server {
-    listen 127.0.0.1:$port ssl;
-    location / { return 200 "something else"; }
-    location /apps/live$uri { proxy_pass http://$http$uri; }
-  }
-}
-""")
+HEADERS = "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;"
 
 
-@asynccontextmanager
-async def nginx(folder: Path, port: int, **upstream: str) -> AsyncIterator[ssl.SSLContext]:
-    """nginx with TLS on `port`; yields what a client needs to believe it."""
-    certificate, _ = make_certificate(folder)
-    config = folder / "nginx.conf"
-    config.write_text(CONFIG.substitute(folder=folder, port=port, **upstream))
-    process = subprocess.Popen([str(NGINX), "-c", config, "-p", folder, "-e", folder / "error.log"])  # noqa: ASYNC220  # it goes on
-    try:
-        with trio.fail_after(20):
-            while True:
-                try:
-                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                    break
-                except OSError:
-                    assert process.poll() is None, (folder / "error.log").read_text()
-                    await trio.sleep(0.05)
-        yield trusting(certificate)
-    finally:
-        process.terminate()
-        await trio.to_thread.run_sync(process.wait)
+def nginx(folder: Path, port: int, http: str, uri: str) -> AbstractAsyncContextManager[ssl.SSLContext]:
+    """A host that has us below /apps/live; with the `uri` of a slash, the path is taken away."""
+    return shared_host(folder, port, HEADERS, f"location /apps/live{uri} {{ proxy_pass http://{http}{uri}; }}")
 
 
 class Browser:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from installation import postgresql
 from qiyu.services.tokens import Tokens
 from qiyu.storage.database import database_url
 from raw_clients import BIZ, HEADER, LOGIN, LOGOUT, body_of, frame
@@ -29,7 +29,6 @@ from servers import SECRET
 QIYU: Final = [sys.executable, "-m", "qiyu"]
 PATIENCE_SECONDS: Final = 300  # a test that works on an idle machine takes a few
 RECEIPT: Final = 1005
-SERVER_URL: Final = "postgresql://postgres@127.0.0.1:5432/postgres"
 
 
 class Process:
@@ -103,22 +102,10 @@ def serving(folder: Path, url: str = "") -> Iterator[Process]:
         process.stop()
 
 
-@pytest.fixture
-def postgresql() -> Iterator[str]:
-    """An empty database."""
-    server = os.environ.get("TEST_POSTGRES_URL", SERVER_URL)
-    engine = create_engine(database_url(server, Path()), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    name = f"qiyu_test_{uuid.uuid4().hex}"
-    try:
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-    except DBAPIError as exc:
-        if "TEST_POSTGRES_URL" in os.environ:
-            raise
-        pytest.skip(f"no PostgreSQL: {exc.orig}")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+@pytest.fixture(name="postgresql")
+def _postgresql() -> Iterator[str]:
+    with postgresql() as url:
+        yield url
 
 
 def test_on_one_folder_the_second_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
